@@ -1,0 +1,46 @@
+# Two commands do everything on a fresh machine: make demo, make test. Both make their own .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := build/demo
+UV := $(shell command -v uv 2>/dev/null)
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check schema wheel clean
+
+demo: $(INSTALLED)
+	rm -rf $(DEMO)
+	$(BIN)/freerun-export demo-data $(DEMO)
+	$(BIN)/freerun-export train $(DEMO)/train --valid $(DEMO)/valid --out $(DEMO)/bundle --config $(DEMO)/train.toml
+	$(BIN)/freerun score $(DEMO)/bundle $(DEMO)/valid --out $(DEMO)/scored
+	$(BIN)/freerun score $(DEMO)/bundle $(DEMO)/valid --out $(DEMO)/scored-teacher-forced --mode teacher-forced
+	$(BIN)/python benchmarks/demo.py $(DEMO)
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+schema: $(INSTALLED)
+	$(BIN)/python -m export.schemas docs
+
+wheel: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t wheel
+
+clean:
+	rm -rf $(VENV) build dist
+
+$(INSTALLED): pyproject.toml constraints.txt
+ifneq ($(UV),)
+	uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
+	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,export,test]'
+else
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test]'
+endif
+	touch $@

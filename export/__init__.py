@@ -1,0 +1,1 @@
+"""Train a forecaster in Keras, certify its ONNX graphs and write them as a bundle."""

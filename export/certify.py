@@ -1,0 +1,261 @@
+"""Prove that the graphs, driven by the runner's own loop, do what the Keras models do; or refuse them."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from export.config import TrainConfig
+from export.graphs import OPSET, GraphPair, signatures
+from export.model import Forecasters
+from export.training import free_running, start_values, teacher_forced
+from export.windows import TrainingWindows, trainable
+from runner.audit import GraphFacts, audit_graph
+from runner.batch import F32, WindowBatch
+from runner.decode import decode, encoder_feeds, teacher_inputs
+from runner.device import Device, cpu_count
+from runner.errors import BundleError, CertificationError, InputError
+from runner.forecaster import Forecaster
+from runner.manifest import Manifest
+from runner.score import score_block
+from runner.session import GraphSession, open_session
+from runner.stop import Stop
+from runner.totals import Score
+
+BATCH_SIZES = (1, 2, 7, 64)
+PARITY = 1e-5
+"""The largest difference allowed, in units of the target's deviation (of 1 for what is inside the network)."""
+GOLDEN_WINDOWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Largest absolute differences between Keras and the runner's loop for one batch size.
+
+    Attributes:
+        encoder: by output of the encoder.
+        step: by output of one step.
+        teacher_forced, free_running: by horizon step, in units of the target's deviation.
+    """
+
+    batch_size: int
+    encoder: dict[str, float]
+    step: dict[str, float]
+    teacher_forced: tuple[float, ...]
+    free_running: tuple[float, ...]
+
+    def largest(self) -> float:
+        return max(*self.encoder.values(), *self.step.values(), *self.teacher_forced, *self.free_running)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What was measured before a bundle was let out.
+
+    Attributes:
+        audit: operators of each graph.
+        parity: one entry for each batch size.
+        keras, runner: exact losses on the validation windows, (teacher-forced, free-running).
+    """
+
+    audit: dict[str, GraphFacts]
+    parity: tuple[Parity, ...]
+    keras: tuple[Score, Score]
+    runner: tuple[Score, Score]
+    tolerance: float = field(default=PARITY)
+
+    @property
+    def largest(self) -> float:
+        return max(entry.largest() for entry in self.parity)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A pair of graphs that asks to be let out, and the Keras models that it must equal."""
+
+    models: Forecasters
+    graphs: GraphPair
+    manifest: Manifest
+    config: TrainConfig
+
+
+def audit_pair(models: Forecasters, graphs: GraphPair) -> dict[str, GraphFacts]:
+    """Check both graphs: names and axes by role, no control flow, every LSTM layer still an LSTM, the opset asked for.
+
+    Raises:
+        CertificationError: anything of that is not so.
+    """
+    encoder, step = signatures(models)
+    try:
+        facts = {
+            "encoder": audit_graph(graphs.encoder, "the encoder", encoder),
+            "decoder_step": audit_graph(graphs.decoder_step, "the decoder step", step),
+        }
+    except BundleError as error:
+        raise CertificationError(str(error)) from error
+    wanted = len(models.states) // 2
+    problems = [
+        (f"{name}: LSTM operators", found.operators.get("LSTM", 0), wanted)
+        for name, found in facts.items()
+        if found.operators.get("LSTM", 0) != wanted
+    ]
+    problems += [(f"{name}: opset", found.opset, OPSET) for name, found in facts.items() if found.opset != OPSET]
+    if problems:
+        raise CertificationError(_table("the converted graphs are not what was asked for", problems))
+    return facts
+
+
+def certify(
+    candidate: Candidate, valid: TrainingWindows, audit: dict[str, GraphFacts], keras_losses: tuple[Score, Score]
+) -> Certificate:
+    """Compare Keras and the runner's loop on validation windows.
+
+    Args:
+        candidate: the graphs, their manifest, and the Keras models.
+        valid: validation windows.
+        audit: what `audit_pair` found.
+        keras_losses: the Keras models' losses on all of them, (teacher-forced, free-running).
+
+    Returns:
+        All differences and losses.
+
+    Raises:
+        CertificationError: a difference above the tolerance; a table names all of them.
+    """
+    encoder, step = _sessions(candidate)
+    sample = first_windows(valid, max(BATCH_SIZES))
+    parity = tuple(_compare(candidate, encoder, step, _repeat(sample, size)) for size in BATCH_SIZES)
+    losses = _losses(candidate.manifest, encoder, step, valid)
+    certificate = Certificate(audit, parity, keras_losses, losses)
+    problems = [*_differences(certificate), *_loss_differences(certificate, candidate.manifest.target.scale)]
+    if problems:
+        raise CertificationError(_table("the graphs do not do what the Keras model does", problems))
+    return certificate
+
+
+def golden_predictions(candidate: Candidate, windows: WindowBatch) -> F32:
+    """Forecast windows with the runner's loop: what the bundle promises to reproduce anywhere [B, H]."""
+    encoder, step = _sessions(candidate)
+    return decode(encoder, step, candidate.manifest, windows, teacher=False)
+
+
+def first_windows(valid: TrainingWindows, count: int) -> WindowBatch:
+    """Return up to `count` good windows with a target, from the front of the data.
+
+    Raises:
+        InputError: there is none.
+    """
+    for block in valid.blocks():
+        kept = trainable(block)
+        if len(kept):
+            return kept.take(slice(0, count))
+    raise InputError("the validation data has no good window with a target")
+
+
+def _sessions(candidate: Candidate) -> tuple[GraphSession, GraphSession]:
+    device, stop = Device("cpu"), Stop()
+    return (
+        open_session(candidate.graphs.encoder, "the encoder", device, threads=1, stop=stop),
+        open_session(candidate.graphs.decoder_step, "the decoder step", device, threads=1, stop=stop),
+    )
+
+
+def _compare(candidate: Candidate, encoder: GraphSession, step: GraphSession, batch: WindowBatch) -> Parity:
+    models, manifest, config = candidate.models, candidate.manifest, candidate.config
+    scale, feature = manifest.target.scale, manifest.target.feature
+    forced = decode(encoder, step, manifest, batch, teacher=True) - teacher_forced(models, batch, config, feature)
+    free = decode(encoder, step, manifest, batch, teacher=False) - free_running(models, batch)
+    first, inner = _inner_differences(candidate, encoder, step, batch)
+    return Parity(
+        batch_size=len(batch),
+        encoder=first,
+        step=inner,
+        teacher_forced=_by_step(forced, scale),
+        free_running=_by_step(free, scale),
+    )
+
+
+def _inner_differences(
+    candidate: Candidate, encoder: GraphSession, step: GraphSession, batch: WindowBatch
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Compare every output of the encoder, and of one step from Keras' own state, by name."""
+    models, manifest = candidate.models, candidate.manifest
+    context = [batch.past, *([] if batch.past_observed is None else [batch.past_observed])]
+    encoded = dict(zip(models.encoder_roles, models.encoder.predict_on_batch(context), strict=True))
+    start = start_values(batch, candidate.config, manifest.target.feature)
+    feeds = {"previous": teacher_inputs(start, batch)[:, -1:, None]}
+    if batch.future_known is not None:
+        feeds["future_known"] = np.ascontiguousarray(batch.future_known[:, -1:])
+    feeds |= {name: encoded[name] for name in (*models.states, *models.memory)}
+    returned = dict(zip(models.step_roles, models.step.predict_on_batch(list(feeds.values())), strict=True))
+    units = dict.fromkeys(("previous_0", "prediction", *models.memory), manifest.target.scale)
+    return (
+        _by_name(encoder(encoder_feeds(manifest, batch)), encoded, units),
+        _by_name(step(feeds), returned, units),
+    )
+
+
+def _by_name(found: dict[str, F32], expected: dict[str, Any], units: dict[str, float]) -> dict[str, float]:
+    return {
+        name: float(np.max(np.abs(found[name].ravel() - np.asarray(value).ravel()))) / units.get(name, 1.0)
+        for name, value in expected.items()
+    }
+
+
+def _by_step(difference: F32, scale: float) -> tuple[float, ...]:
+    return tuple((np.abs(difference).max(axis=0) / scale).tolist())
+
+
+def _losses(
+    manifest: Manifest, encoder: GraphSession, step: GraphSession, valid: TrainingWindows
+) -> tuple[Score, Score]:
+    """Score all validation windows with the runner's own forecaster, teacher-forced and free-running."""
+    totals: dict[bool, Score] = {}
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        forecaster = Forecaster(manifest, encoder, step, pool, batch_size=512)
+        for block in valid.blocks():
+            kept = trainable(block)
+            for teacher in (True, False):
+                prediction = forecaster.predict(kept, teacher=teacher)
+                score = score_block(kept, prediction, manifest.target.feature, manifest.season_length)
+                if score:
+                    totals[teacher] = totals[teacher] + score if teacher in totals else score
+    return totals[True], totals[False]
+
+
+def _repeat(batch: WindowBatch, size: int) -> WindowBatch:
+    return batch.take(np.resize(np.arange(len(batch)), size))
+
+
+def _differences(certificate: Certificate) -> list[tuple[str, object, object]]:
+    problems: list[tuple[str, object, object]] = []
+    for entry in certificate.parity:
+        found = {f"encoder {name}": value for name, value in entry.encoder.items()}
+        found |= {f"step {name}": value for name, value in entry.step.items()}
+        for mode, values in (("teacher-forced", entry.teacher_forced), ("free-running", entry.free_running)):
+            found |= {f"{mode} step {index + 1}": value for index, value in enumerate(values)}
+        problems += [
+            (f"batch {entry.batch_size}: {name}", f"{value:.3g}", f"{certificate.tolerance:.3g}")
+            for name, value in found.items()
+            if not value <= certificate.tolerance
+        ]
+    return problems
+
+
+def _loss_differences(certificate: Certificate, scale: float) -> list[tuple[str, object, object]]:
+    problems: list[tuple[str, object, object]] = []
+    for mode, ours, theirs in zip(
+        ("teacher-forced", "free-running"), certificate.runner, certificate.keras, strict=True
+    ):
+        got, expected = ours.observed_mse(ours.model), theirs.observed_mse(theirs.model)
+        if got is not None and expected is not None and not abs(got - expected) <= certificate.tolerance * scale**2:
+            problems.append((f"{mode} observed MSE on all windows", got, expected))
+    return problems
+
+
+def _table(title: str, rows: Sequence[tuple[str, object, object]]) -> str:
+    width = max(len(name) for name, _, _ in rows)
+    lines = [f"  {name:<{width}}  got {got}, expected {expected}" for name, got, expected in rows]
+    return "\n".join([f"{title}; no bundle was written:", *lines])

@@ -1,0 +1,78 @@
+"""The command line of the exporter: parse, run, print, exit."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from runner import __version__
+from runner.terminal import run_command
+
+if TYPE_CHECKING:
+    from export.pipeline import Exported
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="freerun-export")
+def cli() -> None:
+    """Train forecasters, and write them as certified bundles."""
+
+
+@cli.command("demo-data")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--train-windows", type=click.IntRange(1), default=67_397, show_default=True)
+@click.option("--valid-windows", type=click.IntRange(1), default=3_389, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def demo_data(folder: Path, train_windows: int, valid_windows: int, seed: int) -> None:
+    """Write windows with a known optimal forecast to DIR/train and DIR/valid, and a config to train on them."""
+    from export.demo_data import write_demo
+
+    for name in write_demo(folder, train_windows, valid_windows, seed):
+        click.echo(folder / name)
+
+
+@cli.command()
+@click.argument("train_data", metavar="TRAIN")
+@click.option("--valid", required=True, metavar="VALID", help="Windows that judge every epoch and certify the bundle.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle's folder; must not exist.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable.")
+def train(train_data: str, valid: str, out: Path, config: Path | None, settings: tuple[str, ...]) -> None:
+    """Train on TRAIN, certify on VALID, and write the bundle. A killed training resumes with the same command."""
+    from export.config import load_config
+    from export.pipeline import train_bundle
+    from export.progress import display_callbacks, tensorboard_callbacks
+
+    chosen = load_config(config, settings)
+    shown = display_callbacks(chosen.epochs, sys.stderr)
+
+    def callbacks(steps: int) -> list[Any]:
+        return shown(steps) + (tensorboard_callbacks(f"{out}.work/tensorboard") if chosen.tensorboard else [])
+
+    exported = train_bundle(train_data, valid, out, chosen, lambda line: click.echo(line, err=True), callbacks)
+    _print_export(out, exported)
+
+
+def _print_export(out: Path, exported: "Exported") -> None:
+    manifest, certified, found = exported.manifest, exported.manifest.certified, exported.certificate
+    lines = {
+        "bundle": f"{out}",
+        "bundle id": manifest.bundle_id,
+        "certified on": f"{certified.windows:,} windows",
+        "  teacher-forced": f"masked MSE {certified.teacher_forced.masked_mse:.6g}",
+        "  free-running": f"masked MSE {certified.free_running.masked_mse:.6g}",
+        "Keras to ONNX": f"largest difference {found.largest:.3g}, allowed {found.tolerance:.3g}",
+    }
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        click.echo(f"{name:<{width}}  {text}")
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run_command(cli))
+
+
+if __name__ == "__main__":
+    main()

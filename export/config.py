@@ -1,0 +1,86 @@
+"""What a training run is told: a flat TOML file, with `--set KEY=VALUE` on top."""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from runner.errors import UsageError, explain, listing
+from runner.manifest import problems
+
+LARGEST_DEPTH = 3
+
+
+class TrainConfig(BaseModel):
+    """All that can be chosen; context, horizon and widths come from the data.
+
+    Attributes:
+        units: LSTM units, or a list with one entry a layer (1 to 3 layers).
+        patience: epochs without a better free-running loss before training stops.
+        scaling: none; standard (location and scale of the training data); window (the target by its own context's
+            last value and deviation, everything else standard). Always inside the graphs.
+        start: the decoder's first input: a constant in raw units, or the last observed target.
+        target_feature: which past feature is the target, by index or by name.
+        feature_names, future_names: names for `past` and `future_known`; else f0, f1, ... and k0, k1, ...
+        season_length: steps of a season, for the seasonal naive forecast beside the score.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    name: str = "forecaster"
+    units: int | list[int] = 64
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=256, ge=1)
+    learning_rate: float = Field(default=0.004, gt=0)
+    patience: int = Field(default=5, ge=1)
+    seed: int = Field(default=0, ge=0)
+    scaling: Literal["none", "standard", "window"] = "standard"
+    start: float | Literal["last"] = -1.0
+    target_feature: int | str = 0
+    feature_names: list[str] | None = None
+    future_names: list[str] | None = None
+    season_length: int | None = Field(default=None, ge=1)
+    tensorboard: bool = False
+
+    @property
+    def layers(self) -> list[int]:
+        """Return the units of each layer, from the input on."""
+        return [self.units] if isinstance(self.units, int) else self.units
+
+
+def load_config(path: Path | None, settings: tuple[str, ...]) -> TrainConfig:
+    """Read a config file, and lay the `KEY=VALUE` settings over it.
+
+    Raises:
+        UsageError: the file cannot be read, or keys or values do not fit; every one of them is listed.
+    """
+    values = {**(_read(path) if path else {}), **dict(_setting(text) for text in settings)}
+    try:
+        config = TrainConfig.model_validate(values)
+    except ValidationError as error:
+        known = ", ".join(TrainConfig.model_fields)
+        raise UsageError(
+            explain("the config does not fit:" + listing(problems(error)), expected=f"keys {known}")
+        ) from error
+    if not 1 <= len(config.layers) <= LARGEST_DEPTH or min(config.layers) < 1:
+        raise UsageError(explain("units do not fit", got=config.units, expected="1 to 3 layers of at least 1 unit"))
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(explain(f"cannot read the config {path}", got=error)) from error
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Read KEY=VALUE; the value is TOML, or a plain word."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(explain("--set does not fit", got=text, expected="KEY=VALUE, such as units=64 or start=last"))
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()

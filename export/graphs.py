@@ -1,0 +1,149 @@
+"""Keras models to ONNX graphs whose tensors are named by role."""
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from export.model import Forecasters
+from runner.audit import EXPORT_ID_KEY, Signature
+from runner.errors import CertificationError, explain
+
+OPSET = 18
+
+
+@dataclass(frozen=True, slots=True)
+class GraphPair:
+    """Two serialized graphs of one export.
+
+    Attributes:
+        encoder, decoder_step: ONNX files' bytes, stamped with the export id.
+        export_id: sha256 over both graphs before the stamp.
+    """
+
+    encoder: bytes
+    decoder_step: bytes
+    export_id: str
+
+
+def convert(models: Forecasters) -> GraphPair:
+    """Write the encoder and the single-step decoder as ONNX.
+
+    Raises:
+        CertificationError: tf2onnx cannot convert a model.
+    """
+    with _without_cudnn(models):
+        encoder = _convert(models.encoder, models.encoder_roles)
+        step = _convert(models.step, models.step_roles)
+    digest = hashlib.sha256()
+    for graph in (encoder, step):
+        digest.update(hashlib.sha256(serialize(graph)).digest())
+    return GraphPair(stamp(encoder, digest.hexdigest()), stamp(step, digest.hexdigest()), digest.hexdigest())
+
+
+def signatures(models: Forecasters) -> tuple[tuple[Signature, Signature], tuple[Signature, Signature]]:
+    """Return inputs and outputs of both graphs as the Keras models state them."""
+    found = []
+    for model, roles in ((models.encoder, models.encoder_roles), (models.step, models.step_roles)):
+        inputs: Signature = {entry.name: ("batch", *entry.shape[1:]) for entry in model.inputs}
+        outputs: Signature = {
+            role: ("batch", *entry.shape[1:]) for role, entry in zip(roles, model.outputs, strict=True)
+        }
+        found.append((inputs, outputs))
+    return found[0], found[1]
+
+
+def stamp(graph: onnx.ModelProto, export_id: str) -> bytes:
+    """Return the graph's bytes with the export id in its metadata: a pair that was mixed up can be told."""
+    stamped = onnx.ModelProto()
+    stamped.CopyFrom(graph)
+    stamped.metadata_props.add(key=EXPORT_ID_KEY, value=export_id)
+    return serialize(stamped)
+
+
+def serialize(graph: onnx.ModelProto) -> bytes:
+    """Return the same bytes for the same graph."""
+    return bytes(graph.SerializeToString(deterministic=True))
+
+
+def _convert(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
+    import tensorflow as tf
+    import tf2onnx
+
+    signature = [tf.TensorSpec((None, *entry.shape[1:]), tf.float32, name=entry.name) for entry in model.inputs]
+
+    def call(*tensors: Any) -> tuple[Any, ...]:
+        outputs = model(list(tensors), training=False)
+        return tuple(tf.identity(output) for output in outputs)  # never an input under an output's name
+
+    try:
+        converted, _ = tf2onnx.convert.from_function(
+            tf.function(call, input_signature=signature), input_signature=signature, opset=OPSET
+        )
+    except Exception as error:
+        raise CertificationError(explain(f"tf2onnx cannot convert the {model.name}", got=error)) from error
+    graph: onnx.ModelProto = converted
+    _strip(graph)
+    _rename(graph, roles)
+    _fix_axes(graph.graph, model, roles)
+    return graph
+
+
+@contextlib.contextmanager
+def _without_cudnn(models: Forecasters) -> Iterator[None]:
+    """Keep cuDNN's own operators, which ONNX does not have, out of the trace where a GPU is visible."""
+    layers = [layer for layer in models.training.layers if hasattr(layer, "use_cudnn")]
+    before = [layer.use_cudnn for layer in layers]
+    try:
+        for layer in layers:
+            layer.use_cudnn = False
+        yield
+    finally:
+        for layer, setting in zip(layers, before, strict=True):
+            layer.use_cudnn = setting
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what says nothing: constants listed as inputs, shapes of inner tensors, unused operator sets."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [entry for entry in graph.input if entry.name not in constants]
+    del graph.input[:], graph.value_info[:]
+    graph.input.extend(inputs)
+    used = {node.domain for node in graph.node}
+    kept = [entry for entry in model.opset_import if entry.domain in used | {""}]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    model.doc_string = graph.doc_string = ""
+    graph.name = "freerun"
+
+
+def _rename(model: onnx.ModelProto, roles: tuple[str, ...]) -> None:
+    """Name the outputs by role; tf2onnx keeps their order but makes names up."""
+    if len(model.graph.output) != len(roles):
+        got = [entry.name for entry in model.graph.output]
+        raise CertificationError(explain("the converter dropped outputs", got=got, expected=roles))
+    new = {entry.name: role for entry, role in zip(model.graph.output, roles, strict=True)}
+    taken = set(new.values())
+    for node in model.graph.node:  # inner tensors must not stand in the way of a role's name
+        new |= {name: f"inner/{name}" for name in node.output if name in taken and name not in new}
+    for node in model.graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for entry in model.graph.output:
+        entry.name = new[entry.name]
+
+
+def _fix_axes(graph: onnx.GraphProto, model: Any, roles: tuple[str, ...]) -> None:
+    """Give every input and output one batch axis by name, and its other axes by number."""
+    shapes = {entry.name: entry.shape[1:] for entry in model.inputs}
+    shapes |= {role: entry.shape[1:] for role, entry in zip(roles, model.outputs, strict=True)}
+    for entry in [*graph.input, *graph.output]:
+        axes = entry.type.tensor_type.shape
+        del axes.dim[:]
+        axes.dim.add().dim_param = "batch"
+        for size in shapes[entry.name]:
+            axes.dim.add().dim_value = size

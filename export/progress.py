@@ -1,0 +1,69 @@
+"""Show a training's progress: a bar with the time left on a terminal, a line an epoch elsewhere."""
+
+import time
+from collections.abc import Callable
+from typing import IO, Any
+
+
+def display_callbacks(config_epochs: int, stream: IO[str]) -> Callable[[int], list[Any]]:
+    """Return what makes the Keras callbacks for a number of steps an epoch."""
+    return lambda steps: [_bar(config_epochs, steps, stream) if stream.isatty() else _lines(config_epochs, stream)]
+
+
+def tensorboard_callbacks(folder: str) -> list[Any]:
+    """Return Keras' own TensorBoard callback, which needs the extra of that name."""
+    import keras
+
+    return [keras.callbacks.TensorBoard(log_dir=folder)]
+
+
+def _lines(epochs: int, stream: IO[str]) -> Any:
+    import keras
+
+    class Lines(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_begin(self, _logs: Any = None) -> None:
+            self.started, self.done = time.monotonic(), 0
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            self.done += 1
+            spent = time.monotonic() - self.started
+            left = spent / self.done * (epochs - epoch - 1)
+            stream.write(f"epoch {epoch + 1}/{epochs}  {losses(logs)}  {spent:.0f} s, about {left:.0f} s left\n")
+            stream.flush()
+
+    return Lines()
+
+
+def _bar(epochs: int, steps: int, stream: IO[str]) -> Any:
+    import keras
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(file=stream))
+
+    class Bar(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_train_begin(self, _logs: Any = None) -> None:
+            bar.start()
+            self.task = bar.add_task("epoch 1", total=epochs * steps)
+
+        def on_epoch_begin(self, epoch: int, _logs: Any = None) -> None:
+            bar.update(self.task, completed=epoch * steps, description=f"epoch {epoch + 1}/{epochs}")
+
+        def on_train_batch_end(self, _batch: int, _logs: Any = None) -> None:
+            bar.advance(self.task)
+
+        def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            bar.console.print(f"epoch {epoch + 1}/{epochs}  {losses(logs)}", highlight=False)
+
+        def on_train_end(self, _logs: Any = None) -> None:
+            bar.stop()
+
+    return Bar()
+
+
+def losses(logs: dict[str, float] | None) -> str:
+    """Say both validation losses of an epoch's logs in one line."""
+    found = logs or {}
+    forced, free = found.get("teacher_forced", float("nan")), found.get("free_running", float("nan"))
+    return f"masked MSE: teacher-forced {forced:.5f}, free-running {free:.5f}"

@@ -1,0 +1,264 @@
+"""Stream training windows from Parquet, with the very reader and validation that score them later."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from runner.batch import F64, WindowBatch
+from runner.dataset import Dataset, open_dataset
+from runner.errors import InputError, explain, listing
+from runner.parts import Unit
+from runner.reader import block_rows, read_blocks
+from runner.schema import Layout, Sizes, check_schemas, match
+from runner.stop import Stop
+from runner.validate import validate
+
+POOL_BYTES = 64 << 20
+"""How much is held at once to shuffle; independent of how much data there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingWindows:
+    """A dataset whose every file fits one set of sizes.
+
+    Attributes:
+        flagged: the data says which context steps are there (`past_observed`).
+        groups: file and row group, in order.
+    """
+
+    dataset: Dataset
+    sizes: Sizes
+    layouts: dict[str, Layout]
+    flagged: bool
+    groups: tuple[tuple[str, int], ...]
+    signature: str
+
+    def blocks(self, groups: tuple[tuple[str, int], ...] | None = None) -> Iterator[WindowBatch]:
+        """Yield windows in the order of the groups given (of the files), rejects and rows without target included."""
+        for path, group in self.groups if groups is None else groups:
+            unit = Unit(path, (group, group), 0, 0, "")
+            for block in read_blocks(self.dataset, unit, self.layouts[path], block_rows(self.sizes), Stop()):
+                yield validate(block, self.layouts[path], self.sizes, flags_past=self.flagged, teacher=True)
+
+    def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[WindowBatch]:
+        """Yield good windows once each, in an order that depends on seed and epoch alone.
+
+        Groups are drawn in random order into a pool of bounded size, which is shuffled and cut into batches.
+        """
+        rng = np.random.default_rng([seed, epoch])
+        order = tuple(self.groups[index] for index in rng.permutation(len(self.groups)))
+        pool: list[WindowBatch] = []
+        rows = max(batch_size, POOL_BYTES // row_bytes(self.sizes))
+        for block in self.blocks(order):
+            pool.append(trainable(block))
+            if sum(map(len, pool)) >= rows:
+                mixed = _shuffle(pool, rng)
+                whole = len(mixed) // batch_size * batch_size
+                yield from _cut(mixed.take(slice(0, whole)), batch_size)
+                pool = [mixed.take(slice(whole, None))]
+        yield from _cut(_shuffle(pool, rng), batch_size)
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What one pass over the training data finds, in raw units.
+
+    Attributes:
+        windows: good windows.
+        rejected: windows left out because of bad cells.
+        past_location, past_scale: by feature, over observed steps [F].
+        future_location, future_scale: by feature [K].
+        target_location, target_scale: over observed steps.
+        excluded_share: share of the horizon's steps that the mask excludes.
+    """
+
+    windows: int
+    rejected: int
+    past_location: F64
+    past_scale: F64
+    future_location: F64
+    future_scale: F64
+    target_location: float
+    target_scale: float
+    excluded_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Count, mean and sum of squared deviations by feature; merged without losing digits [F]."""
+
+    count: float
+    mean: F64
+    squares: F64
+
+    def add(self, rows: F64) -> "Moments":
+        """Merge observations [N, F]."""
+        if not len(rows):
+            return self
+        mean = rows.mean(axis=0)
+        squares = ((rows - mean) ** 2).sum(axis=0)
+        count = self.count + len(rows)
+        shift = mean - self.mean
+        return Moments(
+            count,
+            self.mean + shift * (len(rows) / count),
+            self.squares + squares + shift**2 * (self.count * len(rows) / count),
+        )
+
+    def scale(self) -> F64:
+        """Return the deviations, 1 where a feature never changes."""
+        deviation = np.sqrt(self.squares / max(self.count, 1))
+        return np.where(deviation > 0, deviation, 1.0)
+
+
+def open_windows(text: str, feature_count: int | None = None) -> TrainingWindows:
+    """Open a dataset for training or validation.
+
+    Args:
+        text: path or URI.
+        feature_count: how many past features there are, where a flat `past` column cannot tell.
+
+    Raises:
+        InputError: no files, unreadable files, or columns that do not fit; all are listed.
+    """
+    dataset = open_dataset(text)
+    paths = dataset.paths()
+    if not paths:
+        raise InputError(explain(f"no Parquet files in {text}", expected="*.parquet"))
+    sizes = infer_sizes(dataset, paths[0], feature_count)
+    layouts, offenders, groups, identities = {}, {}, [], []
+    for path in paths:
+        with dataset.open(path) as file:
+            layouts[path], offenders[path] = match(file.schema_arrow, path, sizes, {}, teacher=True)
+            groups += [(path, group) for group in range(file.metadata.num_row_groups)]
+        if "target" not in layouts[path].roles:
+            offenders[path].append("column 'target' is missing; training and certifying need the truth")
+        identities.append(f"{path}:{dataset.identity(path).size}:{dataset.identity(path).mtime_ns}")
+    check_schemas(offenders)
+    flagged = {"past_observed" in layout.roles for layout in layouts.values()}
+    if len(flagged) > 1:
+        raise InputError(f"some files of {text} have past_observed and others do not" + listing(paths))
+    return TrainingWindows(dataset, sizes, layouts, flagged.pop(), tuple(groups), "\n".join(identities))
+
+
+def measure(windows: TrainingWindows) -> Statistics:
+    """Fit location and scale in one pass, in float64.
+
+    Raises:
+        InputError: nothing is left to learn from.
+    """
+    sizes = windows.sizes
+    past, future, target = (_no_moments(width) for width in (sizes.past, sizes.future, 1))
+    total = good = excluded = 0
+    for block in windows.blocks():
+        total += len(block)
+        kept = trainable(block)
+        good += len(kept)
+        past = past.add(kept.past[_there(kept)].astype(np.float64))
+        if kept.future_known is not None:
+            future = future.add(kept.future_known.reshape(-1, sizes.future).astype(np.float64))
+        if kept.target is not None and kept.observed is not None:
+            excluded += int((~kept.observed).sum())
+            target = target.add(kept.target[kept.observed][:, None])
+    if not good or not target.count:
+        raise InputError(
+            explain("there is nothing to learn from", got=f"{good} good windows of {total}, {target.count:g} targets")
+        )
+    return Statistics(
+        windows=good,
+        rejected=total - good,
+        past_location=past.mean,
+        past_scale=past.scale(),
+        future_location=future.mean,
+        future_scale=future.scale(),
+        target_location=float(target.mean[0]),
+        target_scale=float(target.scale()[0]),
+        excluded_share=excluded / (good * sizes.horizon),
+    )
+
+
+def trainable(block: WindowBatch) -> WindowBatch:
+    """Return the rows that have nothing wrong with them, and a target."""
+    rows = block.good_rows()
+    return block.take(rows[block.has_target[rows]])
+
+
+def row_bytes(sizes: Sizes) -> int:
+    """Return about how many bytes a window takes in memory."""
+    return 4 * sizes.context * (sizes.past + 1) + sizes.horizon * (4 * sizes.future + 16)
+
+
+def infer_sizes(dataset: Dataset, path: str, feature_count: int | None) -> Sizes:
+    """Read C, H, F and K off the columns of one file: from the types, or from the first row's lengths.
+
+    Raises:
+        InputError: a needed column is missing, or the lengths cannot be told.
+    """
+    with dataset.open(path) as file:
+        schema = file.schema_arrow
+        first = next(file.iter_batches(1), None)
+    absent = [f"column '{name}' is missing" for name in ("past", "target") if name not in schema.names]
+    if absent:
+        raise InputError(f"{path} does not fit:" + listing(absent))
+    lengths = {name: _lengths(schema, first, name) for name in ("past", "past_observed", "future_known", "target")}
+    horizon = lengths["target"][0] if lengths["target"] else 0
+    context, width = _past_sizes(lengths["past"], lengths["past_observed"], feature_count)
+    if not (horizon and context and width):
+        remedy = "store past as a tensor or nested list [C, F], or name its features in the config (feature_names)"
+        raise InputError(
+            explain(f"cannot tell the sizes of {path}", got={k: v for k, v in lengths.items() if v}, remedy=remedy)
+        )
+    known = lengths["future_known"]
+    return Sizes(context, horizon, width, math.prod(known) // horizon if known else 0)
+
+
+def _past_sizes(past: list[int], flags: list[int], feature_count: int | None) -> tuple[int, int]:
+    if len(past) == 2:
+        return past[0], past[1]
+    if len(past) != 1 or not (flags or feature_count):
+        return 0, 0
+    context = flags[0] if flags else past[0] // (feature_count or 1)
+    return context, past[0] // context if context else 0
+
+
+def _lengths(schema: pa.Schema, first: pa.RecordBatch | None, name: str) -> list[int]:
+    if name not in schema.names:
+        return []
+    kind = schema.field(name).type
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return list(kind.shape)
+    value = first.column(name)[0].as_py() if first is not None and first.num_rows else None
+    lengths = []
+    while pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
+        length = kind.list_size if pt.is_fixed_size_list(kind) else len(value or ())
+        lengths.append(length)
+        kind, value = kind.value_type, value[0] if value else None
+    return lengths
+
+
+def _there(batch: WindowBatch) -> np.ndarray:
+    shape = batch.past.shape[:2]
+    return np.ones(shape, bool) if batch.past_observed is None else batch.past_observed == 1
+
+
+def _no_moments(width: int) -> Moments:
+    return Moments(0.0, np.zeros(width), np.zeros(width))
+
+
+def _shuffle(pool: list[WindowBatch], rng: np.random.Generator) -> WindowBatch:
+    columns: dict[str, Any] = {}
+    for entry in fields(WindowBatch):
+        arrays = [getattr(batch, entry.name) for batch in pool]
+        columns[entry.name] = None if arrays[0] is None else np.concatenate(arrays)
+    mixed = WindowBatch(**columns)
+    return mixed.take(rng.permutation(len(mixed)))
+
+
+def _cut(batch: WindowBatch, size: int) -> Iterator[WindowBatch]:
+    for start in range(0, len(batch), size):
+        yield batch.take(slice(start, start + size))

@@ -1,0 +1,115 @@
+"""Open a bundle: a plain folder whose every byte is pinned by its manifest."""
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.audit import GraphFacts, audit_graph, encoder_signature, step_signature
+from runner.errors import BundleError, explain, listing
+from runner.manifest import MANIFEST_FILE, BundleFile, Manifest, parse_manifest
+
+MANIFEST_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle whose files were each read once and checked; the graphs run from these very bytes."""
+
+    path: Path
+    manifest: Manifest
+    encoder: bytes
+    decoder_step: bytes
+    golden: bytes
+    certificate: bytes
+    audit: dict[str, GraphFacts]
+
+
+def open_bundle(path: Path, expect_bundle_id: str | None = None) -> Bundle:
+    """Read and check a bundle, without running it.
+
+    Args:
+        path: the bundle's folder.
+        expect_bundle_id: refuse any other bundle.
+
+    Raises:
+        BundleError: the folder is missing or holds links or unlisted files; the manifest does not fit; a file differs
+            from its size or sha256; a graph was refused; the two graphs are not of one export; or the id is another.
+    """
+    names = _plain_files(path)
+    if MANIFEST_FILE not in names:
+        raise BundleError(
+            explain(f"{path} is not a bundle", got=f"no {MANIFEST_FILE}", remedy="give a folder that export wrote")
+        )
+    manifest = parse_manifest(_read(path / MANIFEST_FILE, MANIFEST_LIMIT))
+    if expect_bundle_id is not None and manifest.bundle_id != expect_bundle_id:
+        raise BundleError(explain("this is another bundle", got=manifest.bundle_id, expected=expect_bundle_id))
+    _check_listing(path, names, manifest)
+    encoder, step, golden, certificate = (_read_pinned(path, file) for file in manifest.files())
+    audit = {
+        "encoder": audit_graph(encoder, manifest.encoder.file, encoder_signature(manifest), manifest.control_flow),
+        "decoder_step": audit_graph(step, manifest.decoder_step.file, step_signature(manifest), manifest.control_flow),
+    }
+    _check_pair(audit, manifest)
+    return Bundle(path, manifest, encoder, step, golden, certificate, audit)
+
+
+def _plain_files(path: Path) -> set[str]:
+    """Return the names in the folder, which must be plain files without links among them."""
+    try:
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise BundleError(
+                explain(f"{path} is not a bundle", got="no plain folder", remedy="give the folder itself, no link")
+            )
+        with os.scandir(path) as entries:
+            kinds = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
+    except OSError as error:
+        raise BundleError(
+            explain(f"cannot open the bundle {path}", got=error.strerror, remedy="check the path")
+        ) from error
+    odd = sorted(name for name, mode in kinds.items() if not stat.S_ISREG(mode))
+    if odd:
+        raise BundleError(f"the bundle {path} holds links or folders; only plain files may be in it:" + listing(odd))
+    return set(kinds)
+
+
+def _check_listing(path: Path, names: set[str], manifest: Manifest) -> None:
+    listed = {MANIFEST_FILE, *(file.file for file in manifest.files())}
+    problems = [f"{name} is missing" for name in sorted(listed - names)]
+    problems += [f"{name} is not in the manifest" for name in sorted(names - listed)]
+    if problems:
+        raise BundleError(f"the bundle {path} does not hold what its manifest lists:" + listing(problems))
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise BundleError(explain(f"cannot read {path}", got=error.strerror)) from error
+    if len(content) > limit:
+        raise BundleError(explain(f"{path} is too large", got=f"over {limit} bytes", expected=f"at most {limit}"))
+    return content
+
+
+def _read_pinned(path: Path, pinned: BundleFile) -> bytes:
+    content = _read(path / pinned.file, pinned.bytes)
+    found = hashlib.sha256(content).hexdigest()
+    if found != pinned.sha256:
+        raise BundleError(
+            explain(
+                f"{path / pinned.file} was altered",
+                got=f"{len(content)} bytes, sha256 {found}",
+                expected=f"{pinned.bytes} bytes, sha256 {pinned.sha256}",
+                remedy="copy the bundle again from where it was certified",
+            )
+        )
+    return content
+
+
+def _check_pair(audit: dict[str, GraphFacts], manifest: Manifest) -> None:
+    stamps = {label: facts.export_id for label, facts in audit.items()}
+    if set(stamps.values()) != {manifest.export_id}:
+        raise BundleError(explain("the graphs are not of one export", got=stamps, expected=manifest.export_id))

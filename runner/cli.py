@@ -1,0 +1,180 @@
+"""The command line of the runner: parse, run, print, exit."""
+
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from runner import __version__
+from runner.config import ROLES, Job
+from runner.errors import ExitCode, InterruptedRunError, UsageError, explain, listing
+from runner.terminal import run_command
+
+if TYPE_CHECKING:
+    from runner.report import Report
+    from runner.stop import Stop
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def option(name: str, *parameter: str, **settings: Any) -> Decorator:
+    """Declare a flag that the environment can set too: --max-reject-rate is FREERUN_MAX_REJECT_RATE."""
+    envvar = "FREERUN_" + name.removeprefix("--").upper().replace("-", "_")
+    return click.option(name, *parameter, envvar=envvar, show_default=settings.get("default") is not None, **settings)
+
+
+def _columns(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    bad = [pair for pair in pairs if pair.partition("=")[0] not in ROLES or not pair.partition("=")[2]]
+    if bad:
+        raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME, where ROLE is one of {', '.join(ROLES)}")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def _config(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
+    """Take defaults from a TOML file; flags and the environment win over it."""
+    if not path:
+        return
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(explain(f"cannot read the job file {path}", got=error)) from error
+    known = {parameter.name for parameter in ctx.command.params} - {"config"}
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        names = ", ".join(sorted(name for name in known if name))
+        raise UsageError(explain(f"{path} has keys that are no options:" + listing(unknown), expected=names))
+    if isinstance(values.get("column"), dict):
+        values["column"] = [f"{role}={name}" for role, name in values["column"].items()]
+    ctx.default_map = {**(ctx.default_map or {}), **values}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="freerun")
+def cli() -> None:
+    """Score Parquet with a certified forecaster. Exit codes: see the README."""
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("input", metavar="INPUT")
+@option("--out", required=True, type=click.Path(path_type=Path), help="Folder for parts, report and ledger.")
+@option("--mode", type=click.Choice(["free-running", "teacher-forced"]), default="free-running")
+@option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
+@option("--workers", type=click.IntRange(1, 1024), help="Decoding threads.  [default: the processors granted]")
+@option("--batch-size", type=click.IntRange(1, 1 << 20), default=512, help="Windows in one call of a graph.")
+@option("--column", multiple=True, callback=_columns, metavar="ROLE=NAME", help="Name a role's column; repeatable.")
+@option("--max-reject-rate", type=click.FloatRange(0, 1), default=0.01, help="More rejects than this is exit 10.")
+@option("--max-masked-mse", type=click.FloatRange(0), help="A worse score than this is exit 15.")
+@option(
+    "--rescore",
+    type=click.Choice(["changed", "none", "all"]),
+    default="changed",
+    help="Parts of another bundle or other options: refuse, keep, or replace them.",
+)
+@option("--orphans", type=click.Choice(["keep", "refuse", "prune"]), default="keep", help="Parts whose input is gone.")
+@option("--recheck", is_flag=True, help="Hash every input file again, whatever the ledger remembers.")
+@option("--rows-per-part", type=click.IntRange(1), default=1_000_000, help="Cut larger files by row groups.")
+@option("--expect-bundle-id", metavar="ID", help="Refuse any other bundle.")
+@option("--allow-empty", is_flag=True, help="An input without files is fine.")
+@option("--dry-run", is_flag=True, help="Say what would be done, and touch nothing.")
+@option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.option(
+    "--config",
+    callback=_config,
+    is_eager=True,
+    expose_value=False,
+    metavar="JOB.toml",
+    help="Defaults for all of these.",
+)
+@click.pass_context
+def score(ctx: click.Context, /, *, as_json: bool, quiet: bool, **settings: Any) -> None:
+    """Forecast every window of INPUT with BUNDLE, write Parquet that mirrors it, and score what has a target."""
+    report = _score(_job(settings), show_progress=not (as_json or quiet))
+    from runner import display
+
+    if as_json:
+        click.echo(display.as_json(report), nl=False)
+    elif not quiet:
+        display.print_report(report, cast("Any", sys.stdout))
+    for warning in report.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    if report.error:
+        click.echo(f"error: {report.error}", err=True)
+    ctx.exit(report.exit_code)
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
+def verify(bundle: Path, device: str) -> None:
+    """Check every byte of BUNDLE and replay its golden windows on this machine."""
+    from runner.bundle import open_bundle
+    from runner.device import parse_device
+    from runner.forecaster import open_forecaster, replay_golden
+    from runner.stop import Stop
+
+    granted = parse_device(device)
+    opened = open_bundle(bundle)
+    with open_forecaster(opened, granted, batch_size=64, workers=1, stop=Stop()) as forecaster:
+        difference = replay_golden(forecaster, opened)
+    allowed = opened.manifest.tolerances.golden
+    click.echo(f"good: bundle {opened.manifest.bundle_id}")
+    click.echo(f"golden windows on {granted}: {difference:.3g} deviations of the target apart, allowed {allowed:.3g}")
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+def inspect(bundle: Path, *, as_json: bool) -> None:
+    """Say what BUNDLE is, what it takes, and what was certified. Runs nothing."""
+    from runner import display
+    from runner.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    if as_json:
+        click.echo(display.as_json(opened.manifest), nl=False)
+    else:
+        display.print_inspection(opened, cast("Any", sys.stdout))
+
+
+def _job(settings: dict[str, Any]) -> Job:
+    from runner.device import cpu_count
+
+    workers = settings.pop("workers") or cpu_count()
+    return Job(columns=settings.pop("column"), workers=workers, **settings)
+
+
+def _score(job: Job, *, show_progress: bool) -> "Report":
+    """Run the job under supervision; an interruption becomes the exit code of its signal."""
+    from runner.display import progress_bar
+    from runner.run import run_job
+    from runner.supervise import supervise
+
+    signalled = ExitCode.SIGTERM
+
+    def work(stop: "Stop") -> "Report":
+        nonlocal signalled
+        try:
+            return run_job(job, stop, advance)
+        finally:
+            signalled = stop.exit_code
+
+    with progress_bar(sys.stderr, wanted=show_progress) as advance:
+        try:
+            return supervise(work)
+        except InterruptedRunError as error:
+            click.echo(f"error: {error}", err=True)
+            click.get_current_context().exit(signalled)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run_command(cli))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What a scoring job was asked to do."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from runner.manifest import digest
+
+Mode = Literal["free-running", "teacher-forced"]
+Rescore = Literal["changed", "none", "all"]
+Orphans = Literal["keep", "refuse", "prune"]
+
+ROLES = ("past", "past_observed", "future_known", "target", "mask", "observed", "decoder_input")
+"""The columns that freerun understands; a role's column has the role's name unless `--column` says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call of `freerun score`.
+
+    Attributes:
+        bundle: the bundle's folder.
+        input: path or URI of a Parquet file or a folder of them.
+        out: the output folder.
+        columns: role -> column name, only where they differ.
+        batch_size: windows in one call of a graph; never changes a number.
+        workers: threads that decode; never changes a number.
+        max_reject_rate: share of rejects above which the run ends with exit 10.
+        max_masked_mse: score above which the run ends with exit 15.
+    """
+
+    bundle: Path
+    input: str
+    out: Path
+    mode: Mode = "free-running"
+    device: str = "cpu"
+    columns: dict[str, str] = field(default_factory=dict)
+    batch_size: int = 512
+    workers: int = 1
+    max_reject_rate: float = 0.01
+    max_masked_mse: float | None = None
+    rescore: Rescore = "changed"
+    orphans: Orphans = "keep"
+    recheck: bool = False
+    rows_per_part: int = 1_000_000
+    expect_bundle_id: str | None = None
+    allow_empty: bool = False
+    dry_run: bool = False
+
+    def column(self, role: str) -> str:
+        return self.columns.get(role, role)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return the options that can change a prediction or a score: parts made under others are history."""
+        return {"mode": self.mode, "precision": "fp32", "columns": {role: self.column(role) for role in ROLES}}
+
+    def options(self) -> dict[str, Any]:
+        """Return all options for the record, without the places of things."""
+        return {key: value for key, value in asdict(self).items() if key not in {"bundle", "input", "out"}}
+
+    def numbers_digest(self) -> str:
+        return digest(self.numbers())

@@ -1,0 +1,135 @@
+"""A Parquet dataset as it lies on disk or in an object store: which files it has, and who they are."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from runner.errors import InputError, explain
+from runner.stop import Stop
+
+CHUNK = 1 << 22
+BUFFER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What changes when a file is rewritten or replaced; cheap to ask for, and no proof of equal content."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A file, or a folder of Parquet files with whatever hive partitions it has.
+
+    Attributes:
+        filesystem: of pyarrow.
+        root: the folder inside the file system.
+        single: the one file's name, where the dataset is a file.
+    """
+
+    filesystem: fs.FileSystem
+    root: str
+    single: str | None
+
+    def paths(self) -> list[str]:
+        """Return the files relative to the root, sorted; names that begin with `_` or `.` are not data."""
+        if self.single is not None:
+            return [self.single]
+        found = self.filesystem.get_file_info(fs.FileSelector(self.root, recursive=True))
+        relative = [PurePosixPath(info.path).relative_to(self.root) for info in found if info.type == fs.FileType.File]
+        return sorted(
+            str(path)
+            for path in relative
+            if path.suffix == ".parquet" and not any(piece.startswith((".", "_")) for piece in path.parts)
+        )
+
+    def location(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+    def identity(self, path: str) -> Identity:
+        """Ask who the file is now.
+
+        Raises:
+            InputError: it is gone.
+        """
+        try:
+            if isinstance(self.filesystem, fs.LocalFileSystem):
+                found = Path(self.location(path)).stat()
+                return Identity(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+            info = self.filesystem.get_file_info(self.location(path))
+            return Identity(info.size, info.mtime_ns or 0, 0, 0)
+        except (OSError, TypeError) as error:
+            raise InputError(explain(f"{path} is gone", got=error, remedy="run again")) from error
+
+    def sha256(self, path: str, stop: Stop) -> str:
+        """Hash the file's content, read from beginning to end."""
+        digest = hashlib.sha256()
+        try:
+            with self.filesystem.open_input_stream(self.location(path)) as stream:
+                while chunk := stream.read(CHUNK):
+                    stop.check()
+                    digest.update(chunk)
+        except OSError as error:
+            raise InputError(explain(f"cannot read {path}", got=error)) from error
+        return digest.hexdigest()
+
+    def open(self, path: str) -> pq.ParquetFile:
+        """Open a Parquet file so that reading it takes bounded memory, with its page checksums verified.
+
+        Raises:
+            InputError: it is not a readable Parquet file.
+        """
+        try:
+            handle = self.filesystem.open_input_file(self.location(path))
+            return pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True)
+        except READ_ERRORS as error:
+            raise InputError(explain(f"{path} is not a readable Parquet file", got=first_line(error))) from error
+
+
+READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError, ValueError, KeyError, TypeError, MemoryError)
+"""What pyarrow was seen to raise on damaged files."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of a foreign error, shortened: some of them quote the whole schema."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def open_dataset(text: str) -> Dataset:
+    """Find a dataset by its path or URI.
+
+    Raises:
+        InputError: there is no such file or folder, or the URI cannot be opened.
+    """
+    filesystem, path = _resolve(text)
+    try:
+        info = filesystem.get_file_info(path)
+    except OSError as error:
+        raise InputError(explain(f"cannot open the input {text}", got=first_line(error))) from error
+    if info.type == fs.FileType.Directory:
+        return Dataset(filesystem, path.rstrip("/") or "/", None)
+    if info.type != fs.FileType.File:
+        raise InputError(explain(f"the input {text} does not exist", expected="a Parquet file, or a folder of them"))
+    if not path.endswith(".parquet"):
+        raise InputError(explain("the input's name does not end in .parquet", got=text, remedy="rename it"))
+    folder, _, name = path.rpartition("/")
+    return Dataset(filesystem, folder, name)
+
+
+def _resolve(text: str) -> tuple[Any, str]:
+    if "://" not in text:
+        return fs.LocalFileSystem(), str(Path(text).absolute())
+    try:
+        filesystem, path = fs.FileSystem.from_uri(text)
+    except (OSError, pa.ArrowException, ValueError) as error:
+        raise InputError(explain(f"cannot open the input {text}", got=first_line(error))) from error
+    return filesystem, path

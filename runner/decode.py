@@ -1,0 +1,83 @@
+"""The recurrent decoding loop: a step function, numpy arrays, and nothing else.
+
+State is passed in and returned, never kept. Tensors go by name. Step t's prediction is step t + 1's `previous`, in raw
+units; under teacher forcing the true previous value takes its place.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from runner.batch import F32, F64, Bool, WindowBatch
+from runner.manifest import Manifest
+
+RunGraph = Callable[[Mapping[str, F32]], Mapping[str, F32]]
+"""A graph: tensors by name in, tensors by name out."""
+
+
+def decode(encoder: RunGraph, step: RunGraph, manifest: Manifest, batch: WindowBatch, *, teacher: bool) -> F32:
+    """Forecast a batch of windows, one horizon step after the other.
+
+    Args:
+        encoder: runs the encoder graph.
+        step: runs the single-step decoder graph.
+        manifest: the names of the tensors, and which of them are handed on.
+        batch: windows without rejects, at least one [B, ...].
+        teacher: feed the teacher's input instead of the last prediction.
+
+    Returns:
+        Predictions in raw units [B, H]; row i belongs to window i, whatever else is in the batch.
+    """
+    encoded = encoder(encoder_feeds(manifest, batch))
+    memory = {pair.step_input: encoded[pair.encoder_output] for pair in manifest.memory}
+    state = {pair.step_input: encoded[pair.encoder_output] for pair in manifest.states}
+    previous = encoded[manifest.encoder.tensors["previous_0"]]
+    inputs = teacher_inputs(previous, batch) if teacher else None
+    names = manifest.decoder_step.tensors
+    predictions = np.empty((len(batch), manifest.horizon), np.float32)
+    for h in range(manifest.horizon):
+        feeds = {names["previous"]: previous[:, :, None], **state, **memory}
+        if batch.future_known is not None:
+            feeds[names["future_known"]] = np.ascontiguousarray(batch.future_known[:, h : h + 1])
+        returned = step(feeds)
+        predictions[:, h] = returned[names["prediction"]][:, 0, 0]
+        state = {pair.step_input: returned[pair.step_output] for pair in manifest.states}
+        following = predictions if inputs is None else inputs[:, 1:]
+        previous = np.ascontiguousarray(following[:, h : h + 1])
+    return predictions
+
+
+def encoder_feeds(manifest: Manifest, batch: WindowBatch) -> dict[str, F32]:
+    """Return the encoder's inputs by tensor name."""
+    names = manifest.encoder.tensors
+    feeds = {names["past"]: batch.past}
+    if batch.past_observed is not None:
+        feeds[names["past_observed"]] = batch.past_observed
+    return feeds
+
+
+def teacher_inputs(previous_0: F32, batch: WindowBatch) -> F32:
+    """Return what a teacher-forced decoder is fed.
+
+    Args:
+        previous_0: the start value in raw units, as the encoder graph emits it [B, 1].
+        batch: `decoder_input` where the data brings its own, else `target` with `observed`.
+
+    Returns:
+        The previous target, in raw units [B, H]. Where that one does not count, the last before it that does; at the
+        first step, and where none counts yet, the start value. The first step is the start value in any case: it
+        belongs to the bundle, and with it teacher-forced and free-running agree at step 1.
+    """
+    if batch.decoder_input is not None:
+        return np.concatenate([previous_0, batch.decoder_input[:, 1:]], axis=1)
+    if batch.target is None or batch.observed is None:
+        raise ValueError("teacher forcing needs a target or a decoder_input")
+    return _carry_forward(previous_0, batch.target, batch.observed)
+
+
+def _carry_forward(previous_0: F32, target: F64, observed: Bool) -> F32:
+    values = np.concatenate([previous_0, target[:, :-1].astype(np.float32)], axis=1)
+    steps = np.arange(1, values.shape[1])
+    latest = np.zeros(values.shape, np.intp)
+    latest[:, 1:] = np.maximum.accumulate(np.where(observed[:, :-1], steps, 0), axis=1)
+    return np.take_along_axis(values, latest, axis=1)

@@ -1,0 +1,123 @@
+"""Words and tables for people; whatever a script reads is JSON, Parquet or an exit code."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any
+
+from runner.bundle import Bundle
+from runner.report import Report, Step, Summary
+
+
+def print_report(report: Report, stream: IO[str]) -> None:
+    """Print the short table: rows, rejects, both scores, three horizon steps, the naive forecast, the rate."""
+    shown = report.this_run if report.this_run.parts or not report.total.parts else report.total
+    lines = [
+        ("status", report.status if report.status != "done" or report.this_run.parts else "nothing new to do"),
+        ("mode, device", f"{report.mode}, {report.device}"),
+        (
+            "parts",
+            f"{report.this_run.parts} in this run, {report.already_done} there before, {report.total.parts} in all",
+        ),
+        ("rows", f"{shown.rows.read:,} ({shown.rows.rejected:,} rejected)"),
+        *((f"  {reason}", f"{count:,}") for reason, count in shown.rejects.items()),
+    ]
+    if report.status == "dry-run":
+        lines[2] = ("parts", f"{report.to_do} to do, {report.already_done} there")
+    if report.windows_per_second:
+        lines.append(("windows a second", f"{report.windows_per_second:,.0f}"))
+    _print_pairs(lines, stream)
+    if shown.masked_mse is not None:
+        _print_scores(shown, stream)
+
+
+def print_inspection(bundle: Bundle, stream: IO[str]) -> None:
+    """Print what a bundle is, for somebody who found it on a disk."""
+    manifest = bundle.manifest
+    free, forced = manifest.certified.free_running, manifest.certified.teacher_forced
+    _print_pairs(
+        [
+            ("name", manifest.name),
+            ("bundle id", manifest.bundle_id),
+            ("export id", manifest.export_id),
+            ("created", manifest.created_at),
+            ("context, horizon", f"{manifest.context_length}, {manifest.horizon}"),
+            ("past", ", ".join(manifest.features.past) + (" (with past_observed)" if manifest.past_observed else "")),
+            ("future known", ", ".join(manifest.features.future_known) or "none"),
+            ("target", f"{manifest.target.name} (deviation {manifest.target.scale:.6g})"),
+            ("start value", manifest.start.kind if manifest.start.value is None else f"{manifest.start.value:g}"),
+            ("scaling", manifest.scaling),
+            ("states", ", ".join(f"{state.step_input}[{state.width}]" for state in manifest.states)),
+            ("memory", ", ".join(memory.step_input for memory in manifest.memory) or "none"),
+            ("certified on", f"{manifest.certified.windows:,} windows"),
+            (
+                "  teacher-forced",
+                f"masked MSE {_number(forced.masked_mse)}, observed MSE {_number(forced.observed_mse)}",
+            ),
+            ("  free-running", f"masked MSE {_number(free.masked_mse)}, observed MSE {_number(free.observed_mse)}"),
+            ("opset, producers", f"{manifest.opset}, " + ", ".join(f"{k} {v}" for k, v in manifest.producers.items())),
+            *((f"{graph} operators", _counts(facts.operators)) for graph, facts in bundle.audit.items()),
+        ],
+        stream,
+    )
+
+
+@contextmanager
+def progress_bar(stream: IO[str], *, wanted: bool) -> Iterator[Callable[[int, int], None]]:
+    """Draw a bar with the time left on a terminal; elsewhere, or when not wanted, draw nothing."""
+    if not (wanted and stream.isatty()):
+        yield lambda _rows, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("windows"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+        task = bar.add_task("windows", total=None)
+
+        def advance(rows: int, total: int) -> None:
+            bar.update(task, advance=rows, total=total)
+
+        yield advance
+
+
+def _print_pairs(pairs: list[tuple[str, str]], stream: IO[str]) -> None:
+    width = max(len(name) for name, _ in pairs)
+    stream.writelines(f"{name:<{width}}  {text}\n" for name, text in pairs)
+
+
+def _print_scores(shown: Summary, stream: IO[str]) -> None:
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    steps = shown.per_step
+    picked = list(dict.fromkeys([0, len(steps) // 2, len(steps) - 1]))
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("")
+    for title in ["masked MSE", "observed MSE", *(f"step {steps[index].step}" for index in picked)]:
+        table.add_column(title, justify="right")
+    for name, masked, observed, by_step in _rows(shown):
+        cells = [_number(by_step[index].observed_mse) for index in picked]
+        table.add_row(name, _number(masked), _number(observed), *cells)
+    Console(file=stream, width=100).print(table)
+
+
+def _rows(shown: Summary) -> list[tuple[str, float | None, float | None, tuple[Step, ...]]]:
+    titles = {"last": "last value", "seasonal": "seasonal naive"}
+    return [
+        ("forecast", shown.masked_mse, shown.observed_mse, shown.per_step),
+        *((titles[name], naive.masked_mse, naive.observed_mse, naive.per_step) for name, naive in shown.naive.items()),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def as_json(value: Any) -> str:
+    """Write a pydantic value as the JSON that goes to stdout."""
+    return str(value.model_dump_json(indent=2)) + "\n"

@@ -1,0 +1,83 @@
+"""Read a unit in blocks of a fixed number of rows, in bounded memory, whatever its row groups look like."""
+
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runner.dataset import READ_ERRORS, Dataset, first_line
+from runner.errors import InputError, explain
+from runner.parts import Unit
+from runner.schema import Layout, Sizes
+from runner.stop import Stop
+
+BLOCK_BYTES = 32 << 20
+LARGEST_BLOCK = 4096
+SMALLEST_BLOCK = 16
+
+
+def block_rows(sizes: Sizes) -> int:
+    """Return how many windows make a block: a power of two that depends on the shapes alone.
+
+    Scores are summed block by block, so this number must not depend on the machine or on any option.
+    """
+    row = 4 * (sizes.context * (sizes.past + 1) + sizes.horizon * (sizes.future + 4))
+    rows = LARGEST_BLOCK
+    while rows > SMALLEST_BLOCK and rows * row > BLOCK_BYTES:
+        rows //= 2
+    return rows
+
+
+def read_blocks(dataset: Dataset, unit: Unit, layout: Layout, rows: int, stop: Stop) -> Iterator[pa.RecordBatch]:
+    """Yield the unit's rows in order, `rows` at a time (the last block may be shorter; none for an empty unit).
+
+    Raises:
+        InputError: the file is damaged; names the file and the row group.
+    """
+    with dataset.open(unit.path) as file:
+        first, last = unit.row_groups or (0, file.metadata.num_row_groups - 1)
+        yield from rechunk(_batches(file, unit, layout, range(first, last + 1), rows, stop), rows)
+
+
+def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Regroup batches so that all have exactly `rows` rows, but for the last."""
+    pending: list[pa.RecordBatch] = []
+    held = 0
+    for batch in batches:
+        rest = batch
+        while rest.num_rows:
+            head = rest.slice(0, rows - held)
+            rest = rest.slice(head.num_rows)
+            pending.append(head)
+            held += head.num_rows
+            if held == rows:
+                yield _join(pending)
+                pending, held = [], 0
+    if pending:
+        yield _join(pending)
+
+
+def _batches(
+    file: pq.ParquetFile, unit: Unit, layout: Layout, groups: range, rows: int, stop: Stop
+) -> Iterator[pa.RecordBatch]:
+    for group in groups:
+        try:
+            for batch in file.iter_batches(rows, row_groups=[group], columns=layout.columns, use_threads=False):
+                stop.check()
+                batch.validate(full=True)
+                yield batch
+        except READ_ERRORS as error:
+            raise InputError(
+                explain(
+                    f"{unit.path} is damaged in row group {group}",
+                    got=first_line(error),
+                    remedy="restore the file; the same command then scores it alone",
+                )
+            ) from error
+
+
+def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
+    return table.to_batches()[0]

@@ -1,0 +1,169 @@
+"""The one JSON object that tells what a run did; `_report.json` and `--json` are the same."""
+
+import platform
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from runner import __version__
+from runner.manifest import Manifest
+from runner.parts import Part
+from runner.storage import OutputFolder
+from runner.totals import ErrorSums, Score
+
+REPORT_FILE = "_report.json"
+SUCCESS_FILE = "_SUCCESS"
+POLARITY_MARGIN = 0.1
+
+
+class Value(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Rows(Value):
+    read: int
+    scored: int
+    rejected: int
+
+
+class Step(Value):
+    """One horizon step (1 = the first); the means are None where nothing was observed."""
+
+    step: int
+    observed: int
+    masked_mse: float | None
+    observed_mse: float | None
+    mae: float | None
+    bias: float | None
+
+
+class Naive(Value):
+    """A forecast that anybody could make, over the very same cells."""
+
+    masked_mse: float | None
+    observed_mse: float | None
+    per_step: tuple[Step, ...]
+
+
+class Summary(Value):
+    """What a set of parts adds up to; scores are None where nothing was observed."""
+
+    parts: int
+    rows: Rows
+    rejects: dict[str, int]
+    masked_mse: float | None
+    observed_mse: float | None
+    per_step: tuple[Step, ...]
+    naive: dict[str, Naive]
+
+
+class Seconds(Value):
+    """Time by stage; decode adds up over the worker threads, so the stages can exceed the wall."""
+
+    read: float = 0.0
+    decode: float = 0.0
+    write: float = 0.0
+    wall: float = 0.0
+
+
+class Report(Value):
+    """One run of `freerun score`.
+
+    `total` covers every part that this bundle and these options made of the present input; `this_run` those that this
+    run scored, or an interrupted one that it finished. The gates look at `this_run`.
+    """
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    status: Literal["done", "dry-run", "failed", "interrupted"]
+    exit_code: int
+    error: str | None
+    warnings: tuple[str, ...]
+    bundle_id: str
+    input: str
+    out: str
+    mode: str
+    device: str
+    precision: str
+    options: dict[str, Any]
+    versions: dict[str, str]
+    started_at: str
+    finished_at: str
+    seconds: Seconds
+    windows_per_second: float | None
+    already_done: int
+    to_do: int
+    history: int
+    orphans: int
+    this_run: Summary
+    total: Summary
+
+
+def summarize(parts: Iterable[Part]) -> Summary:
+    """Add up parts in the order given, so that the same parts give the same bits."""
+    parts = list(parts)
+    rejects: Counter[str] = Counter()
+    total: Score | None = None
+    for part in parts:
+        rejects.update(part.rejects)
+        if part.score:
+            total = part.score if total is None else total + part.score
+    scored, rejected = sum(part.scored for part in parts), sum(rejects.values())
+    return Summary(
+        parts=len(parts),
+        rows=Rows(read=scored + rejected, scored=scored, rejected=rejected),
+        rejects=dict(sorted(rejects.items())),
+        masked_mse=total.masked_mse(total.model) if total else None,
+        observed_mse=total.observed_mse(total.model) if total else None,
+        per_step=_steps(total, total.model) if total else (),
+        naive=_naive(total) if total else {},
+    )
+
+
+def mask_warning(parts: Iterable[Part], manifest: Manifest) -> list[str]:
+    """Warn when far more steps are excluded than in training, and about as many as an inverted mask would exclude."""
+    scores = [part.score for part in parts if part.score]
+    cells = sum(score.windows * score.horizon for score in scores)
+    if not cells:
+        return []
+    share = 1 - sum(sum(score.observed) for score in scores) / cells
+    usual = manifest.excluded_share
+    if abs(share - (1 - usual)) + POLARITY_MARGIN > abs(share - usual):
+        return []
+    question = "is the mask the wrong way round? In 'mask' 1 = excluded, in 'observed' 1 = counts"
+    return [f"{share:.0%} of the target's steps are excluded, in training {usual:.0%} were: {question}"]
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what makes the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"freerun": __version__, "python": platform.python_version()}
+    for name in ("numpy", "pyarrow", "onnx", "onnxruntime", "onnxruntime-gpu"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_report(out: OutputFolder, report: Report) -> None:
+    """Put the report into the output folder, as a whole."""
+    out.write(REPORT_FILE, report.model_dump_json(indent=2).encode() + b"\n")
+
+
+def _steps(score: Score, sums: ErrorSums) -> tuple[Step, ...]:
+    return tuple(Step(**step) for step in score.by_step(sums))
+
+
+def _naive(score: Score) -> dict[str, Naive]:
+    forecasts = {"last": score.last, "seasonal": score.seasonal}
+    return {
+        name: Naive(
+            masked_mse=score.masked_mse(sums), observed_mse=score.observed_mse(sums), per_step=_steps(score, sums)
+        )
+        for name, sums in forecasts.items()
+        if sums is not None
+    }

@@ -1,0 +1,280 @@
+"""One execution of a scoring job: lock, plan, units, gates, report."""
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from runner.bundle import Bundle, open_bundle
+from runner.config import Job
+from runner.dataset import Dataset, open_dataset
+from runner.device import Device, parse_device
+from runner.engines.local import run_units
+from runner.errors import (
+    BundleError,
+    BusyError,
+    ExitCode,
+    FreerunError,
+    InputError,
+    InterruptedRunError,
+    OutputError,
+    UsageError,
+    explain,
+    listing,
+)
+from runner.forecaster import open_forecaster
+from runner.parts import Part
+from runner.pipeline import Clock, Pipeline, ReplacedError, match_layouts
+from runner.plan import Plan, make_plan, remember
+from runner.report import (
+    REPORT_FILE,
+    SUCCESS_FILE,
+    Report,
+    Seconds,
+    Summary,
+    mask_warning,
+    summarize,
+    versions,
+    write_report,
+)
+from runner.stop import Stop
+from runner.storage import OutputFolder
+
+LOCK_FILE = ".lock"
+UNFINISHED_FILE = "_unfinished.json"
+"""The parts that a run set out to make; it is there from before the first part until the run has been judged."""
+ROUNDS = 3
+NOTHING_PLANNED = Plan({}, (), (), {}, (), (), ())
+
+Progress = Callable[[int, int], None]
+"""Told the rows that were just finished, and the rows to do in all."""
+
+
+@dataclass(slots=True)
+class Run:
+    """The state of one execution."""
+
+    job: Job
+    device: Device
+    bundle: Bundle
+    out: OutputFolder
+    stop: Stop
+    progress: Progress
+    run_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    started: float = field(default_factory=time.perf_counter)
+    clock: Clock = field(default_factory=Clock)
+    plan: Plan = NOTHING_PLANNED
+    already_done: int | None = None
+    made: dict[str, Part] = field(default_factory=dict)
+    inherited: frozenset[str] = frozenset()
+    failures: list[str] = field(default_factory=list)
+
+    def execute(self) -> Report:
+        """Bring the output up to date with the input, judge what was done, and report it."""
+        dataset = open_dataset(self.job.input)
+        self.inherited = _unfinished(self.out)
+        for _ in range(ROUNDS):
+            self.plan = make_plan(dataset, self.out, self.bundle.manifest.bundle_id, self.job, self.stop)
+            self.already_done = len(self.plan.done) if self.already_done is None else self.already_done
+            if self.job.dry_run:
+                return self.report("dry-run", ExitCode.OK)
+            if not self.plan.todo or not self._score(dataset):
+                break
+        else:
+            raise InputError(
+                explain("the input keeps being replaced while it is read", remedy="score it when it is at rest")
+            )
+        return self._finish()
+
+    def _score(self, dataset: Dataset) -> bool:
+        """Score what is to do; return whether an input was replaced meanwhile, so that it has to be planned anew."""
+        todo = self.plan.todo
+        layouts = match_layouts(dataset, {unit.path for unit in todo}, self.bundle.manifest, self.job)
+        total, replaced = sum(unit.rows for unit in todo), False
+        self.failures.clear()
+        with open_forecaster(
+            self.bundle, self.device, batch_size=self.job.batch_size, workers=self.job.workers, stop=self.stop
+        ) as forecaster:
+            self._begin()
+            pipeline = Pipeline(
+                job=self.job,
+                dataset=dataset,
+                sources=self.plan.sources,
+                layouts=layouts,
+                out=self.out,
+                forecaster=forecaster,
+                stop=self.stop,
+                clock=self.clock,
+                progress=lambda rows: self.progress(rows, total),
+            )
+            for unit, outcome in run_units(todo, pipeline.score_unit):
+                if isinstance(outcome, Part):
+                    self.made[unit.part_path] = outcome
+                elif isinstance(outcome, ReplacedError):
+                    replaced = True
+                else:
+                    self.failures.append(str(outcome))
+        return replaced
+
+    def _begin(self) -> None:
+        """Leave word of what is about to be done, and take back what will no longer be true."""
+        self.out.reclaim()
+        self.inherited |= {unit.part_path for unit in self.plan.todo}
+        self.out.write(UNFINISHED_FILE, json.dumps({"parts": sorted(self.inherited)}).encode())
+        self.out.remove(SUCCESS_FILE)
+        for name in self.plan.stale:
+            self.out.remove(name)
+
+    def _finish(self) -> Report:
+        if self.job.orphans == "prune":
+            for name in self.plan.orphans:
+                self.out.remove(name)
+        remember(self.out, self.plan.sources)
+        if self.failures:
+            error = f"{len(self.failures)} units could not be scored; all others were:" + listing(self.failures)
+            return self._settle(self.report("failed", ExitCode.INPUT, error))
+        report = self.report("done", ExitCode.OK)
+        code, complaint = judge(report.this_run, self.job)
+        report = self._settle(report.model_copy(update={"exit_code": int(code), "error": complaint}))
+        self.out.remove(UNFINISHED_FILE)
+        if code == ExitCode.OK:
+            self.out.write(SUCCESS_FILE, b"")
+        return report
+
+    def _settle(self, report: Report) -> Report:
+        write_report(self.out, report)
+        return report
+
+    def report(self, status: str, code: int, error: str | None = None) -> Report:
+        """Describe the run as it stands now."""
+        parts = {**self.plan.done, **self.made}
+        mine = [parts[unit.part_path] for unit in self.plan.units if unit.part_path in parts]
+        this_run = [part for part in mine if part.unit.part_path in self.inherited]
+        wall = time.perf_counter() - self.started
+        spent = {stage: round(seconds, 3) for stage, seconds in self.clock.spent.items()}
+        rows = sum(part.unit.rows for part in self.made.values())
+        return Report.model_validate(
+            {
+                "run_id": self.run_id,
+                "status": status,
+                "exit_code": int(code),
+                "error": error,
+                "warnings": self._warnings(this_run),
+                "bundle_id": self.bundle.manifest.bundle_id,
+                "input": self.job.input,
+                "out": str(self.job.out),
+                "mode": self.job.mode,
+                "device": str(self.device),
+                "precision": "fp32",
+                "options": self.job.options(),
+                "versions": versions(),
+                "started_at": self.started_at,
+                "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": Seconds(**spent, wall=round(wall, 3)),
+                "windows_per_second": round(rows / wall, 1) if rows else None,
+                "already_done": self.already_done or 0,
+                "to_do": len(self.plan.todo),
+                "history": len(self.plan.history),
+                "orphans": len(self.plan.orphans),
+                "this_run": summarize(this_run),
+                "total": summarize(mine),
+            }
+        )
+
+    def _warnings(self, this_run: list[Part]) -> tuple[str, ...]:
+        casts = sorted({column for part in this_run for column in part.casts})
+        found = mask_warning(this_run, self.bundle.manifest)
+        found += [f"cast from float64 to float32: {', '.join(casts)}"] if casts else []
+        orphans, kept = len(self.plan.orphans), self.job.orphans
+        found += [f"{orphans} parts have no input any more ({kept}; see --orphans)"] if orphans else []
+        return tuple(found)
+
+
+def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
+    """Score what is new or changed, and return the report (which is in the output folder too).
+
+    Raises:
+        UsageError, BundleError, BusyError: nothing was touched, so there is no report either.
+        FreerunError: the run failed; its report is in the output folder and says so.
+    """
+    device = parse_device(job.device)
+    bundle = open_bundle(job.bundle, job.expect_bundle_id)
+    _refuse_nesting(job)
+    run = Run(job, device, bundle, OutputFolder(job.out), stop, progress)
+    if job.dry_run:
+        return run.execute()
+    run.out.prepare()
+    with _locked(run.out):
+        try:
+            return run.execute()
+        except (UsageError, BundleError):
+            raise
+        except Exception as error:
+            _report_failure(run, error)
+            raise
+
+
+def judge(this_run: Summary, job: Job) -> tuple[ExitCode, str | None]:
+    """Hold this run against the gates: rejects first, then the score."""
+    rows = this_run.rows
+    if rows.read and rows.rejected / rows.read > job.max_reject_rate:
+        got = f"{rows.rejected} of {rows.read} rows: {this_run.rejects}"
+        what = "more rows were rejected than --max-reject-rate allows"
+        return ExitCode.TOO_MANY_REJECTS, explain(what, got=got, expected=f"at most {job.max_reject_rate:.2%}")
+    worst = job.max_masked_mse
+    if worst is not None and this_run.masked_mse is not None and this_run.masked_mse > worst:
+        what = "the score is worse than --max-masked-mse allows"
+        return ExitCode.SCORE, explain(what, got=this_run.masked_mse, expected=f"at most {worst}")
+    return ExitCode.OK, None
+
+
+def _report_failure(run: Run, error: Exception) -> None:
+    code = error.exit_code if isinstance(error, FreerunError) else ExitCode.BUG
+    if isinstance(error, InterruptedRunError):
+        code = run.stop.exit_code
+    status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+    with contextlib.suppress(OutputError):  # the disk that is full has been told already
+        write_report(run.out, run.report(status, code, str(error)))
+
+
+def _unfinished(out: OutputFolder) -> frozenset[str]:
+    """Return the parts that an earlier run set out to make and was not judged for."""
+    try:
+        return frozenset(map(str, json.loads(out.read(UNFINISHED_FILE) or b"{}").get("parts", [])))
+    except (ValueError, AttributeError, TypeError):
+        return frozenset()
+
+
+def _refuse_nesting(job: Job) -> None:
+    if "://" in job.input:
+        return
+    source, out = Path(job.input).resolve(), job.out.resolve()
+    if source == out or source in out.parents or out in source.parents:
+        what = "input and --out lie in one another, so parts would be read as input"
+        raise UsageError(explain(what, got=f"{source} and {out}", remedy="give --out a folder of its own"))
+
+
+@contextlib.contextmanager
+def _locked(out: OutputFolder) -> Iterator[None]:
+    lock = FileLock(out.root / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        what = f"another run is writing to {out.root}"
+        raise BusyError(explain(what, remedy="wait for it; the same command then works")) from error
+    except OSError as error:
+        raise OutputError(explain(f"cannot lock {out.root}", got=error.strerror or error)) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+__all__ = ["REPORT_FILE", "Run", "judge", "run_job"]

@@ -1,0 +1,141 @@
+"""Match a file's columns against what a bundle needs, by name, and say everything that does not fit."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import pyarrow as pa
+import pyarrow.types as pt
+
+from runner.columns import Shape, leaf_type, type_problem
+from runner.config import ROLES
+from runner.errors import InputError, explain, listing
+from runner.manifest import Manifest
+
+FLAG_ROLES = frozenset({"past_observed", "mask", "observed"})
+INPUT_ONLY_ROLES = frozenset({"past", "past_observed", "future_known"})
+"""Roles whose columns are not copied to the output."""
+OUTPUT_COLUMNS = ("prediction", "reject_reason", "bundle_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """The lengths that decide every shape: context C, horizon H, past features F, future features K."""
+
+    context: int
+    horizon: int
+    past: int
+    future: int
+
+    def shape(self, role: str) -> Shape:
+        """Return a role's axes after the batch."""
+        if role == "past":
+            return (self.context, self.past)
+        if role == "past_observed":
+            return (self.context,)
+        return (self.horizon, self.future) if role == "future_known" else (self.horizon,)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the roles of one file are.
+
+    Attributes:
+        roles: role -> column name, for the roles that the file has and the bundle uses.
+        copied: columns that go to the output unchanged, in the file's order.
+        casts: columns whose float64 items become float32 before they reach a graph.
+    """
+
+    roles: dict[str, str]
+    copied: tuple[str, ...]
+    casts: tuple[str, ...]
+
+    @property
+    def columns(self) -> list[str]:
+        """Return every column that has to be read, each once."""
+        return list(dict.fromkeys([*self.roles.values(), *self.copied]))
+
+
+def sizes_of(manifest: Manifest) -> Sizes:
+    return Sizes(manifest.context_length, manifest.horizon, manifest.past_width, manifest.future_width)
+
+
+def match(
+    schema: pa.Schema, path: str, sizes: Sizes, columns: Mapping[str, str], *, teacher: bool
+) -> tuple[Layout, list[str]]:
+    """Find the roles among a file's columns.
+
+    Args:
+        schema: the file's own schema.
+        path: the file's path inside the dataset; its hive keys stay in the path and are never written into a file.
+        sizes: the shapes that the bundle needs.
+        columns: role -> column name, only where they differ.
+        teacher: the loop will be teacher-forced, so true values are needed.
+
+    Returns:
+        The layout, and one line for each thing wrong with the schema (an empty list for a good one).
+    """
+    names = {role: columns.get(role, role) for role in ROLES}
+    present = {role: name for role, name in names.items() if name in schema.names}
+    if not sizes.future:
+        present.pop("future_known", None)
+    problems = [*_name_problems(schema, columns, sizes), *_presence_problems(present, names, sizes, teacher=teacher)]
+    for role, column in present.items():
+        if schema.names.count(column) == 1:
+            found = type_problem(schema.field(column).type, sizes.shape(role), flags=role in FLAG_ROLES)
+            problems += [f"column '{column}' ({role}): {found}"] if found else []
+    return Layout(present, _copied(schema, path, present), _casts(schema, present)), problems
+
+
+def check_schemas(offenders: dict[str, list[str]]) -> None:
+    """Refuse the input if any file's schema does not fit.
+
+    Raises:
+        InputError: lists every file and everything that is wrong with it.
+    """
+    found = [f"{path}: {problem}" for path, problems in offenders.items() for problem in problems]
+    if found:
+        remedy = "map columns with --column ROLE=NAME; docs/data-contract.md has the layouts"
+        raise InputError(
+            explain(f"the input does not fit the bundle ({len(found)} problems)" + listing(found), remedy=remedy)
+        )
+
+
+def hive_keys(path: str) -> set[str]:
+    """Return the partition keys in a path such as `date=2026-11-23/a.parquet`."""
+    return {folder.split("=", 1)[0] for folder in PurePosixPath(path).parts[:-1] if "=" in folder}
+
+
+def _name_problems(schema: pa.Schema, columns: Mapping[str, str], sizes: Sizes) -> list[str]:
+    twice = [name for name, count in Counter(schema.names).items() if count > 1]
+    taken = [name for name in OUTPUT_COLUMNS if name in schema.names]
+    absent = [name for name in columns.values() if name not in schema.names]
+    needed = ["past", *(["future_known"] if sizes.future else [])]
+    absent += [role for role in needed if role not in columns and role not in schema.names]
+    return [
+        *(f"column '{name}' stands there twice" for name in twice),
+        *(f"column '{name}' is one that freerun writes; rename it, or score the original input" for name in taken),
+        *(f"column '{name}' is missing (columns: {', '.join(schema.names)})" for name in absent),
+    ]
+
+
+def _presence_problems(present: dict[str, str], names: dict[str, str], sizes: Sizes, *, teacher: bool) -> list[str]:
+    problems = []
+    if "mask" in present and "observed" in present:
+        problems.append(
+            "both 'mask' and 'observed' are there; give one of them (1 in mask = excluded, 1 in observed = counts)"
+        )
+    if teacher and not {"target", "decoder_input"} & present.keys():
+        problems.append(f"teacher-forced needs column '{names['target']}' [{sizes.horizon}]; it is missing")
+    return problems
+
+
+def _copied(schema: pa.Schema, path: str, present: dict[str, str]) -> tuple[str, ...]:
+    dropped = {column for role, column in present.items() if role in INPUT_ONLY_ROLES} | hive_keys(path)
+    return tuple(name for name in schema.names if name not in dropped)
+
+
+def _casts(schema: pa.Schema, present: dict[str, str]) -> tuple[str, ...]:
+    fed = [present[role] for role in ("past", "future_known", "decoder_input") if role in present]
+    return tuple(name for name in fed if pt.is_float64(leaf_type(schema.field(name).type)))

@@ -1,0 +1,113 @@
+"""The one seam through which everything is written: a temporary name, sync, rename, sync of the folder."""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from runner.errors import OutputError, explain
+
+TEMPORARY = ".freerun-tmp"
+"""How the name of an unfinished file ends; it begins with a dot, and never ends in `.parquet`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFolder:
+    """A local folder that only ever shows whole files. Paths are relative to its root."""
+
+    root: Path
+
+    def prepare(self) -> None:
+        """Make the folder, and find out before the first row whether it can be written.
+
+        Raises:
+            OutputError: it cannot be made, is not a folder, or is not writable.
+        """
+        with _refusing(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".probe{TEMPORARY}"
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))
+            probe.unlink()
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Iterator[BinaryIO]:
+        """Open a new file under a temporary name; on a clean exit it appears under its own name, whole and synced.
+
+        Raises:
+            OutputError: any step of it failed; nothing is visible then, and the temporary file is gone.
+        """
+        target = self.root / name
+        temporary = target.with_name(f".{target.name}{TEMPORARY}")
+        with _refusing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.unlink(missing_ok=True)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.rename(target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
+            self._sync_folder(target.parent)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Replace a small file as a whole."""
+        with self.replacing(name) as file:
+            file.write(content)
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it is there, durably."""
+        target = self.root / name
+        with _refusing(target):
+            if os.path.lexists(target):
+                target.unlink()
+                self._sync_folder(target.parent)
+
+    def read(self, name: str) -> bytes | None:
+        """Return a small file's content; None where there is no plain file of that name."""
+        try:
+            descriptor = os.open(self.root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+
+    def names(self) -> list[str]:
+        """Return the relative paths of all Parquet files that readers see, sorted."""
+        return sorted(
+            str(path.relative_to(self.root))
+            for path in self.root.rglob("*.parquet")
+            if not any(piece.startswith((".", "_")) for piece in path.relative_to(self.root).parts)
+        )
+
+    def reclaim(self) -> None:
+        """Remove what a dead run left unfinished; only to be called under the lock."""
+        with _refusing(self.root):
+            for path in self.root.rglob(f".*{TEMPORARY}"):
+                path.unlink(missing_ok=True)
+
+    def _sync_folder(self, folder: Path) -> None:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Tell an operating system's refusal in our own words."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        remedy = "free space or give a writable --out; the same command then resumes"
+        raise OutputError(explain(f"cannot write {path}", got=error.strerror or error, remedy=remedy)) from error

@@ -1,0 +1,126 @@
+"""Turn an Arrow batch into windows, and mark each row that must not reach a graph with the first reason found."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from runner.batch import F32, F64, GOOD, Bool, WindowBatch, reason_code
+from runner.columns import Cells, read_cells
+from runner.schema import Layout, Sizes
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The reason codes of one batch, filled in as the columns are looked at [B]."""
+
+    codes: npt.NDArray[np.uint8]
+
+    def reject(self, rows: Bool | np.bool_, reason: str) -> None:
+        self.codes[rows & (self.codes == GOOD)] = reason_code(reason)
+
+    def reject_misfits(self, cells: Cells, role: str, among: Bool | None = None) -> None:
+        among = np.ones(len(self.codes), bool) if among is None else among
+        self.reject(cells.absent & among, f"{role}_missing")
+        self.reject(cells.misfit & among, f"{role}_shape")
+
+
+def validate(batch: pa.RecordBatch, layout: Layout, sizes: Sizes, *, flags_past: bool, teacher: bool) -> WindowBatch:
+    """Read and check every cell that a graph or the score will see.
+
+    Args:
+        batch: rows of one file, with the columns of `layout`.
+        layout: where the roles are.
+        sizes: C, H, F and K.
+        flags_past: the encoder takes `past_observed` (and imputes); otherwise a missing step is a reject.
+        teacher: the loop will be teacher-forced, so each row needs its true values.
+
+    Returns:
+        The same rows in the same order; a reject keeps its place, its arrays are filled with 0.
+    """
+    cells = {role: read_cells(batch.column(column), sizes.shape(role)) for role, column in layout.roles.items()}
+    rows = _Rows(np.zeros(batch.num_rows, np.uint8))
+    past, past_observed = _past(cells, rows)
+    target, observed, has_target = _target(cells, rows)
+    decoder_input = (
+        _numbers(cells["decoder_input"], "decoder_input", rows) if teacher and "decoder_input" in cells else None
+    )
+    if teacher and decoder_input is None:
+        rows.reject(~has_target, "target_missing")
+    if not flags_past:
+        rows.reject(~past_observed.all(axis=1), "past_not_observed")
+    return WindowBatch(
+        past=past,
+        past_observed=past_observed.astype(np.float32) if flags_past else None,
+        future_known=_numbers(cells["future_known"], "future_known", rows) if "future_known" in cells else None,
+        target=target,
+        observed=observed,
+        decoder_input=decoder_input,
+        has_target=has_target,
+        reasons=rows.codes,
+    )
+
+
+def _past(cells: dict[str, Cells], rows: _Rows) -> tuple[F32, Bool]:
+    """Return `past` with 0 at the missing steps [B, C, F], and which steps are there [B, C]."""
+    past = cells["past"]
+    rows.reject_misfits(past, "past")
+    observed = np.ones(past.values.shape[:2], bool)
+    if "past_observed" in cells:
+        flags = cells["past_observed"]
+        rows.reject_misfits(flags, "past_observed")
+        observed = _flags(flags, "past_observed", rows, np.ones(len(observed), bool)) == 1
+        rows.reject(~observed.any(axis=1), "past_not_observed")
+    values = _float32(past.values)
+    bad = ~np.isfinite(values)
+    rows.reject((bad & observed[:, :, None]).any(axis=(1, 2)), "past_not_finite")
+    if bad.any() or not observed.all():
+        values = np.where(bad | ~observed[:, :, None], np.float32(0), values)
+    return values, observed
+
+
+def _numbers(cells: Cells, role: str, rows: _Rows) -> F32:
+    """Return a column of measurements that have to be finite, as float32, with 0 where they are not."""
+    rows.reject_misfits(cells, role)
+    values = _float32(cells.values)
+    bad = ~np.isfinite(values)
+    rows.reject(bad.reshape(len(values), -1).any(axis=1), f"{role}_not_finite")
+    return np.where(bad, np.float32(0), values) if bad.any() else values
+
+
+def _target(cells: dict[str, Cells], rows: _Rows) -> tuple[F64 | None, Bool | None, Bool]:
+    """Return target [B, H], which of its steps count [B, H], and which rows have one [B]."""
+    if "target" not in cells:
+        return None, None, np.zeros(len(rows.codes), bool)
+    target = cells["target"]
+    rows.reject(target.misfit, "target_shape")
+    has_target = ~target.absent
+    values = target.values.astype(np.float64)
+    observed = _counted(cells, rows, has_target, values.shape) & ~np.isnan(values) & has_target[:, None]
+    rows.reject((observed & np.isinf(values)).any(axis=1), "target_not_finite")
+    return np.where(observed & np.isfinite(values), values, 0.0), observed, has_target
+
+
+def _counted(cells: dict[str, Cells], rows: _Rows, has_target: Bool, shape: tuple[int, ...]) -> Bool:
+    """Return which steps the mask (1 = excluded) or the observed column (1 = counts) lets through [B, H]."""
+    for role, counts in (("mask", 0), ("observed", 1)):
+        if role in cells:
+            rows.reject_misfits(cells[role], role, has_target)
+            return np.asarray(_flags(cells[role], role, rows, has_target) == counts)
+    return np.ones(shape, bool)
+
+
+def _flags(cells: Cells, role: str, rows: _Rows, among: Bool) -> npt.NDArray[np.float32]:
+    """Return a column of 0 and 1; anything else, a null included, rejects the row."""
+    values = cells.values.astype(np.float32)
+    bad = (values != 0) & (values != 1)
+    if cells.null is not None:
+        bad |= cells.null
+    rows.reject(bad.any(axis=1) & among, f"{role}_not_binary")
+    return values
+
+
+def _float32(values: npt.NDArray[np.floating]) -> F32:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the row a reject
+        return values.astype(np.float32, copy=False)
