@@ -198,7 +198,7 @@ def _certificate(certificate: Certificate, candidate: Candidate) -> bytes:
     content = {
         "export_id": candidate.graphs.export_id,
         "tolerance": certificate.tolerance,
-        "unit": "the target's deviation for predictions and memory, 1 for states",
+        "unit": "the target's deviation for predictions and memory; for states their largest value, at least 1",
         "largest_difference": certificate.largest,
         "audit": {name: asdict(facts) for name, facts in certificate.audit.items()},
         "parity": [asdict(entry) for entry in certificate.parity],

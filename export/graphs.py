@@ -107,33 +107,39 @@ def _without_cudnn(models: Forecasters) -> Iterator[None]:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove what says nothing: constants listed as inputs, shapes of inner tensors, unused operator sets."""
+    """Remove what says nothing (constants listed as inputs, inner shapes, unused operator sets); put constants in order."""
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [entry for entry in graph.input if entry.name not in constants]
     del graph.input[:], graph.value_info[:]
     graph.input.extend(inputs)
+    uses = [name for node in graph.node for name in node.input]
+    in_order = sorted((tensor for tensor in graph.initializer if tensor.name in uses), key=lambda t: uses.index(t.name))
+    kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in in_order]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
     used = {node.domain for node in graph.node}
-    kept = [entry for entry in model.opset_import if entry.domain in used | {""}]
+    opsets = [entry for entry in model.opset_import if entry.domain in used | {""}]
     del model.opset_import[:]
-    model.opset_import.extend(kept)
+    model.opset_import.extend(opsets)
     model.doc_string = graph.doc_string = ""
     graph.name = "freerun"
 
 
 def _rename(model: onnx.ModelProto, roles: tuple[str, ...]) -> None:
-    """Name the outputs by role; tf2onnx keeps their order but makes names up."""
-    if len(model.graph.output) != len(roles):
-        got = [entry.name for entry in model.graph.output]
+    """Name the outputs by role, and everything inside by number: tf2onnx keeps the order but makes names up."""
+    graph = model.graph
+    if len(graph.output) != len(roles):
+        got = [entry.name for entry in graph.output]
         raise CertificationError(explain("the converter dropped outputs", got=got, expected=roles))
-    new = {entry.name: role for entry, role in zip(model.graph.output, roles, strict=True)}
-    taken = set(new.values())
-    for node in model.graph.node:  # inner tensors must not stand in the way of a role's name
-        new |= {name: f"inner/{name}" for name in node.output if name in taken and name not in new}
-    for node in model.graph.node:
+    new = {entry.name: role for entry, role in zip(graph.output, roles, strict=True)}
+    inner = [*(tensor.name for tensor in graph.initializer), *(name for node in graph.node for name in node.output)]
+    new |= {name: f"t{index}" for index, name in enumerate(inner) if name and name not in new}
+    for index, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{index}"
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new.get(name, name) for name in node.output]
-    for entry in model.graph.output:
+    for entry in [*graph.output, *graph.initializer]:
         entry.name = new[entry.name]
 
 

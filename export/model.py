@@ -96,7 +96,6 @@ class _Parts:
             for i in depth
         ]
         self.dense = keras.layers.Dense(1, name="decoder_dense")
-        self.scale_past, self.scale_future, self.scale_target, self.unscale = self._scalers()
 
     @property
     def memory_names(self) -> tuple[str, ...]:
@@ -120,42 +119,29 @@ class _Parts:
 
     def decode(self, previous: Any, future: Any, states: tuple[Any, ...], memory: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return the predictions [B, T, 1] for the previous values [B, T, 1], and the states after the last of them."""
-        ops = self.keras.ops
-        x = (
-            (previous - memory[0][:, :, None]) / memory[1][:, :, None]
-            if memory
-            else self._apply(self.scale_target, previous)
-        )
+        found = self.statistics
+        location, scale = found.target_location, found.target_scale
+        if memory:
+            location, scale = (tensor[:, :, None] for tensor in memory)
+        x = self._scale(previous, location, scale)
         if future is not None:
-            x = ops.concatenate([x, self._apply(self.scale_future, future)], axis=-1)
+            known = self._scale(future, np.float32(found.future_location), np.float32(found.future_scale))
+            x = self.keras.ops.concatenate([x, known], axis=-1)
         following = []
         for index, layer in enumerate(self.decoder_layers):
             x, *state = layer(x, initial_state=list(states[2 * index : 2 * index + 2]))
             following += state
         y = self.dense(x)
-        y = y * memory[1][:, :, None] + memory[0][:, :, None] if memory else self._apply(self.unscale, y)
+        if self.config.scaling != "none":
+            y = y * scale + location
         return (y, *following)
 
-    def _scalers(self) -> tuple[Any, ...]:
-        if self.config.scaling == "none":
-            return (None, None, None, None)
-        found, norm = self.statistics, self.keras.layers.Normalization
-        target = {"mean": [found.target_location], "variance": [found.target_scale**2]}
-        future = None
-        if self.sizes.future:
-            future = norm(mean=found.future_location, variance=found.future_scale**2, name="scale_future")
-        return (
-            norm(mean=found.past_location, variance=found.past_scale**2, name="scale_past"),
-            future,
-            norm(**target, name="scale_target"),
-            norm(**target, invert=True, name="unscale_target"),
-        )
-
-    def _apply(self, scaler: Any, x: Any) -> Any:
-        return x if scaler is None else scaler(x)
+    def _scale(self, x: Any, location: Any, scale: Any) -> Any:
+        """Bring raw units near 0 and 1. Constants are plain numbers or numpy's, so that a trace keeps them inside."""
+        return x if self.config.scaling == "none" else (x - location) / scale
 
     def _scaled_past(self, past: Any, location: Any, scale: Any) -> Any:
-        x = self._apply(self.scale_past, past)
+        x = self._scale(past, np.float32(self.statistics.past_location), np.float32(self.statistics.past_scale))
         if self.config.scaling != "window":
             return x
         own = ((past[:, :, self.feature] - location) / scale)[:, :, None]

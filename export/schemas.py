@@ -4,10 +4,12 @@ import json
 import sys
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from runner.manifest import Manifest
 from runner.report import Report
 
-SCHEMAS = {"manifest.schema.json": Manifest, "report.schema.json": Report}
+SCHEMAS: dict[str, type[BaseModel]] = {"manifest.schema.json": Manifest, "report.schema.json": Report}
 
 
 def schema_text(name: str) -> str:

@@ -10,12 +10,11 @@ import click
 
 from runner import __version__
 from runner.config import ROLES, Job
-from runner.errors import ExitCode, InterruptedRunError, UsageError, explain, listing
+from runner.errors import FreerunError, UsageError, explain, listing
 from runner.terminal import run_command
 
 if TYPE_CHECKING:
     from runner.report import Report
-    from runner.stop import Stop
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -93,9 +92,14 @@ def cli() -> None:
 @click.pass_context
 def score(ctx: click.Context, /, *, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Forecast every window of INPUT with BUNDLE, write Parquet that mirrors it, and score what has a target."""
-    report = _score(_job(settings), show_progress=not (as_json or quiet))
     from runner import display
 
+    try:
+        report = _score(_job(settings), show_progress=not (as_json or quiet))
+    except FreerunError as error:
+        if as_json:
+            click.echo(display.refusal_as_json(error), nl=False)
+        raise
     if as_json:
         click.echo(display.as_json(report), nl=False)
     elif not quiet:
@@ -149,26 +153,13 @@ def _job(settings: dict[str, Any]) -> Job:
 
 
 def _score(job: Job, *, show_progress: bool) -> "Report":
-    """Run the job under supervision; an interruption becomes the exit code of its signal."""
+    """Run the job with the main thread free for signals, and a bar where somebody is watching."""
     from runner.display import progress_bar
     from runner.run import run_job
     from runner.supervise import supervise
 
-    signalled = ExitCode.SIGTERM
-
-    def work(stop: "Stop") -> "Report":
-        nonlocal signalled
-        try:
-            return run_job(job, stop, advance)
-        finally:
-            signalled = stop.exit_code
-
     with progress_bar(sys.stderr, wanted=show_progress) as advance:
-        try:
-            return supervise(work)
-        except InterruptedRunError as error:
-            click.echo(f"error: {error}", err=True)
-            click.get_current_context().exit(signalled)
+        return supervise(lambda stop: run_job(job, stop, advance))
 
 
 def main() -> None:

@@ -1,6 +1,8 @@
 """A Parquet dataset as it lies on disk or in an object store: which files it has, and who they are."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -82,17 +84,20 @@ class Dataset:
             raise InputError(explain(f"cannot read {path}", got=error)) from error
         return digest.hexdigest()
 
-    def open(self, path: str) -> pq.ParquetFile:
+    @contextmanager
+    def open(self, path: str) -> Iterator[pq.ParquetFile]:
         """Open a Parquet file so that reading it takes bounded memory, with its page checksums verified.
 
         Raises:
             InputError: it is not a readable Parquet file.
         """
-        try:
-            handle = self.filesystem.open_input_file(self.location(path))
-            return pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True)
-        except READ_ERRORS as error:
-            raise InputError(explain(f"{path} is not a readable Parquet file", got=first_line(error))) from error
+        with ExitStack() as stack:
+            try:
+                handle = stack.enter_context(self.filesystem.open_input_file(self.location(path)))
+                file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True)
+            except READ_ERRORS as error:
+                raise InputError(explain(f"{path} is not a readable Parquet file", got=first_line(error))) from error
+            yield file
 
 
 READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError, ValueError, KeyError, TypeError, MemoryError)

@@ -1,10 +1,12 @@
 """Words and tables for people; whatever a script reads is JSON, Parquet or an exit code."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
 from runner.bundle import Bundle
+from runner.errors import FreerunError
 from runner.report import Report, Step, Summary
 
 
@@ -116,6 +118,12 @@ def _number(value: float | None) -> str:
 
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def refusal_as_json(error: FreerunError) -> str:
+    """Write what there is to say about a run that was refused before it could touch anything."""
+    told = {"schema_version": 1, "status": "failed", "exit_code": int(error.exit_code), "error": str(error)}
+    return json.dumps(told, indent=2) + "\n"
 
 
 def as_json(value: Any) -> str:

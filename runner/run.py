@@ -133,6 +133,7 @@ class Run:
             self.out.remove(name)
 
     def _finish(self) -> Report:
+        self.out.reclaim()
         if self.job.orphans == "prune":
             for name in self.plan.orphans:
                 self.out.remove(name)
@@ -200,9 +201,13 @@ class Run:
 def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
     """Score what is new or changed, and return the report (which is in the output folder too).
 
+    Returns:
+        The report, also of a run that failed or was interrupted: look at `exit_code`. It is in the output folder too.
+
     Raises:
-        UsageError, BundleError, BusyError: nothing was touched, so there is no report either.
-        FreerunError: the run failed; its report is in the output folder and says so.
+        UsageError: the options do not fit each other, or what is in the output folder.
+        BundleError: the bundle was refused.
+        BusyError: another run holds the lock. In all three cases nothing was touched, so there is no report.
     """
     device = parse_device(job.device)
     bundle = open_bundle(job.bundle, job.expect_bundle_id)
@@ -216,6 +221,8 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
             return run.execute()
         except (UsageError, BundleError):
             raise
+        except FreerunError as error:
+            return _report_failure(run, error)
         except Exception as error:
             _report_failure(run, error)
             raise
@@ -235,13 +242,15 @@ def judge(this_run: Summary, job: Job) -> tuple[ExitCode, str | None]:
     return ExitCode.OK, None
 
 
-def _report_failure(run: Run, error: Exception) -> None:
+def _report_failure(run: Run, error: Exception) -> Report:
     code = error.exit_code if isinstance(error, FreerunError) else ExitCode.BUG
     if isinstance(error, InterruptedRunError):
         code = run.stop.exit_code
     status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+    report = run.report(status, code, str(error))
     with contextlib.suppress(OutputError):  # the disk that is full has been told already
-        write_report(run.out, run.report(status, code, str(error)))
+        write_report(run.out, report)
+    return report
 
 
 def _unfinished(out: OutputFolder) -> frozenset[str]:

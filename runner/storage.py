@@ -21,16 +21,13 @@ class OutputFolder:
     root: Path
 
     def prepare(self) -> None:
-        """Make the folder, and find out before the first row whether it can be written.
+        """Make the folder if it is not there.
 
         Raises:
-            OutputError: it cannot be made, is not a folder, or is not writable.
+            OutputError: it cannot be made, or is no folder.
         """
         with _refusing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".probe{TEMPORARY}"
-            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))
-            probe.unlink()
 
     @contextlib.contextmanager
     def replacing(self, name: str) -> Iterator[BinaryIO]:

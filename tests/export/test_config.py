@@ -1,0 +1,32 @@
+import pytest
+
+from export.config import load_config
+from runner.errors import UsageError
+
+
+def test_settings_win_over_the_file(tmp_path):
+    (tmp_path / "c.toml").write_text('units = [8, 4]\nstart = -1\nscaling = "none"\n')
+    config = load_config(tmp_path / "c.toml", ("scaling=window", "start=last", "epochs=3"))
+    assert (config.layers, config.scaling, config.start, config.epochs) == ([8, 4], "window", "last", 3)
+
+
+def test_every_wrong_key_and_value_is_reported_at_once(tmp_path):
+    (tmp_path / "c.toml").write_text('unitz = 3\nepochs = "many"\n')
+    with pytest.raises(UsageError) as caught:
+        load_config(tmp_path / "c.toml", ("scaling=tall", "patience=0"))
+    assert all(word in str(caught.value) for word in ("unitz", "epochs", "scaling", "patience"))
+
+
+@pytest.mark.parametrize(
+    "setting", ["units=[]", "units=[1,2,3,4]", "units=0", "novalue", "seed=-1", "learning_rate=nan"]
+)
+def test_values_that_cannot_be_followed_are_refused(setting):
+    with pytest.raises(UsageError):
+        load_config(None, (setting,))
+
+
+def test_a_config_that_is_no_toml_or_not_there_is_refused(tmp_path):
+    (tmp_path / "c.toml").write_text("= 3")
+    for name in ("c.toml", "d.toml"):
+        with pytest.raises(UsageError, match=name):
+            load_config(tmp_path / name, ())

@@ -1,0 +1,120 @@
+"""The whole road by the commands alone: demo data, training, certified bundle, scores."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+pytest.importorskip("tensorflow", reason="the exporter needs the `export` extra")
+
+
+def export(*args, check=True):
+    command = [sys.executable, "-c", "from export.cli import main; main()", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return a folder with train/, valid/, bundle/ and bundle.work/."""
+    folder = tmp_path_factory.mktemp("trained")
+    export("demo-data", folder, "--train-windows", 400, "--valid-windows", 150, "--seed", 5)
+    data = [folder / "train", "--valid", folder / "valid"]
+    export("train", *data, "--out", folder / "bundle", "--config", folder / "train.toml",
+           "--set", "epochs=1", "--set", "units=[6,4]", "--set", "scaling=window", "--set", "start=last")  # fmt: skip
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scored(trained, freerun):
+    for mode in ("free-running", "teacher-forced"):
+        done = freerun("score", trained / "bundle", trained / "valid", "--out", trained / mode, "--mode", mode)
+        assert done.code == 0, done.err
+    return trained
+
+
+def report(folder):
+    return json.loads((folder / "_report.json").read_text())
+
+
+def test_verify_and_inspect_know_the_bundle(trained, freerun):
+    assert freerun("verify", trained / "bundle").code == 0
+    manifest = freerun("inspect", trained / "bundle", "--json").json()
+    assert manifest["features"] == {"past": ["y", "hour_sin", "hour_cos"], "future_known": ["hour_sin", "hour_cos"]}
+    assert [state["step_input"] for state in manifest["states"]] == ["hidden", "cell", "hidden_1", "cell_1"]
+    assert [memory["step_input"] for memory in manifest["memory"]] == ["location", "scale"]
+
+
+@pytest.mark.parametrize("mode", ["free-running", "teacher-forced"])
+def test_one_line_of_numpy_gives_the_same_scores(scored, mode):
+    table = pq.read_table(scored / mode, partitioning=None)
+    target, mask, prediction = (np.array(table[name].to_pylist(), float) for name in ("target", "mask", "prediction"))
+    error = ((prediction - target) ** 2)[mask == 0].sum()
+    total = report(scored / mode)["total"]
+    assert total["masked_mse"] == pytest.approx(error / mask.size, abs=1e-9)
+    assert total["observed_mse"] == pytest.approx(error / (mask == 0).sum(), abs=1e-9)
+
+
+def test_the_certified_losses_are_the_scores_of_the_same_windows(scored):
+    certified = json.loads((scored / "bundle" / "manifest.json").read_text())["certified"]
+    for mode, key in (("free-running", "free_running"), ("teacher-forced", "teacher_forced")):
+        total = report(scored / mode)["total"]
+        assert total["masked_mse"] == pytest.approx(certified[key]["masked_mse"], rel=1e-9)
+        assert total["rows"]["scored"] == certified["windows"] == 150
+
+
+def test_both_modes_agree_bit_for_bit_at_the_first_step(scored):
+    first = [
+        np.array(pq.read_table(scored / mode)["prediction"].to_pylist())[:, 0]
+        for mode in ("free-running", "teacher-forced")
+    ]
+    np.testing.assert_array_equal(*first)
+
+
+def test_pyarrow_pandas_and_duckdb_read_the_same_rows_in_order(scored):
+    out = scored / "free-running"
+    given = pq.read_table(scored / "valid", columns=["window_id", "optimal"])
+    arrow = pq.read_table(out)
+    frame = pd.concat([pd.read_parquet(part) for part in sorted(out.glob("*.parquet"))])
+    rows = duckdb.sql(f"select window_id, optimal, prediction from '{out}/*.parquet' order by window_id").fetchall()
+    ids = given["window_id"].to_pylist()
+    assert arrow["window_id"].to_pylist() == frame["window_id"].tolist() == [row[0] for row in rows] == ids
+    optimal = given["optimal"].to_pylist()
+    assert arrow["optimal"].to_pylist() == [list(row[1]) for row in rows] == optimal
+    np.testing.assert_array_equal(np.stack(frame["optimal"]), np.array(optimal, np.float32))
+    np.testing.assert_array_equal(np.stack(frame["prediction"]), np.array([row[2] for row in rows], np.float32))
+
+
+def test_a_bundle_is_never_written_over(trained):
+    done = export("train", trained / "train", "--valid", trained / "valid", "--out", trained / "bundle", check=False)
+    assert done.returncode == 2
+    assert "exists" in done.stderr
+
+
+def test_wrong_settings_and_data_are_told_without_a_traceback(trained, tmp_path):
+    data = [trained / "train", "--valid", trained / "valid", "--out", tmp_path / "b"]
+    cases = [
+        ([*data, "--set", "unit=3", "--set", "scaling=big"], 2, ["unit", "scaling"]),
+        ([*data, "--set", "target_feature=temperature"], 2, ["target_feature", "temperature"]),
+        ([*data, "--set", 'feature_names=["a","b"]'], 2, ["feature_names"]),
+        ([tmp_path / "nothing", *data[1:]], 11, ["nothing"]),
+    ]
+    for args, code, words in cases:
+        done = export("train", *args, check=False)
+        assert done.returncode == code, done.stderr
+        assert all(word in done.stderr for word in words)
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "b").exists()
+
+
+def test_the_runner_needs_the_bundle_alone(trained, freerun, tmp_path):
+    shutil.copytree(trained / "bundle", tmp_path / "elsewhere")
+    done = freerun("score", tmp_path / "elsewhere", trained / "valid", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
