@@ -71,6 +71,7 @@ class Seconds(Value):
 class Report(Value):
     """One run of `freerun score`.
 
+    `to_do` counts the parts that are still missing when the run ends: none after a good one.
     `total` covers every part that this bundle and these options made of the present input; `this_run` those that this
     run scored, or an interrupted one that it finished. The gates look at `this_run`.
     """

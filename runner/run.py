@@ -181,7 +181,7 @@ class Run:
                 "seconds": Seconds(**spent, wall=round(wall, 3)),
                 "windows_per_second": round(rows / wall, 1) if rows else None,
                 "already_done": self.already_done or 0,
-                "to_do": len(self.plan.todo),
+                "to_do": sum(unit.part_path not in parts for unit in self.plan.units),
                 "history": len(self.plan.history),
                 "orphans": len(self.plan.orphans),
                 "this_run": summarize(this_run),
