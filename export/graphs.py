@@ -107,7 +107,7 @@ def _without_cudnn(models: Forecasters) -> Iterator[None]:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove what says nothing (constants listed as inputs, inner shapes, unused operator sets); put constants in order."""
+    """Remove what says nothing: constants among the inputs, inner shapes, unused operator sets. Order the constants."""
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [entry for entry in graph.input if entry.name not in constants]
