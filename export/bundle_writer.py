@@ -20,8 +20,9 @@ from export.graphs import OPSET, GraphPair
 from export.model import Forecasters
 from export.windows import Statistics
 from runner.batch import F32, WindowBatch
+from runner.digests import canonical
 from runner.errors import OutputError, UsageError, explain
-from runner.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, bundle_id_of, canonical
+from runner.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, bundle_id_of
 from runner.report import versions
 from runner.schema import Sizes
 from runner.storage import TEMPORARY

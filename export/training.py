@@ -14,8 +14,8 @@ from export.model import Forecasters
 from export.windows import Statistics, TrainingWindows, trainable
 from runner.batch import F32, WindowBatch
 from runner.decode import teacher_inputs
+from runner.digests import digest
 from runner.errors import UsageError, explain
-from runner.manifest import digest
 from runner.score import naive_last, score_block
 from runner.storage import OutputFolder
 from runner.totals import Score

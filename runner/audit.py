@@ -106,6 +106,8 @@ def _tensors(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         for attribute in node.attribute:
             yield from [attribute.t, *attribute.tensors]
+            for sparse in [attribute.sparse_tensor, *attribute.sparse_tensors]:
+                yield from (sparse.values, sparse.indices)
             for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
                 yield from _tensors(inner)
 
@@ -125,9 +127,10 @@ def _foreign(model: Any) -> list[str]:
 
 def _forbidden(model: Any, control_flow: tuple[str, ...]) -> list[str]:
     allowed = ALLOWED_OPERATORS | (CONTROL_FLOW & set(control_flow))
-    found = Counter(
-        f"{node.domain}.{node.op_type}".removeprefix("ai.onnx").removeprefix(".") for node in _nodes(model.graph)
-    )
+    found: Counter[str] = Counter()
+    for node in _nodes(model.graph):
+        foreign = node.domain not in {"", "ai.onnx"}
+        found[f"{node.domain}.{node.op_type}" if foreign else f"{node.op_type}"] += 1  # bytes, in a damaged graph
     return [f"operator {name} ({count} times)" for name, count in sorted(found.items()) if name not in allowed]
 
 
@@ -145,6 +148,7 @@ def _compare(kind: str, found: dict[str, Any], expected: Signature) -> list[str]
         tensor = found[name].type.tensor_type
         axes = tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
         if tensor.elem_type != onnx.TensorProto.FLOAT or axes != expected[name]:
-            kind_name = onnx.TensorProto.DataType.Name(tensor.elem_type)
-            problems.append(f"{kind} '{name}' is {kind_name} {list(axes)}, expected FLOAT {list(expected[name])}")
+            known = onnx.TensorProto.DataType.values()
+            type_name = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in known else "unknown"
+            problems.append(f"{kind} '{name}' is {type_name} {list(axes)}, expected FLOAT {list(expected[name])}")
     return sorted(problems)

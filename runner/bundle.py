@@ -86,18 +86,18 @@ def _read(path: Path, limit: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
-            content = file.read(limit + 1)
+            size = os.fstat(descriptor).st_size
+            if size > limit:
+                raise BundleError(explain(f"{path} is too large", got=f"{size} bytes", expected=f"at most {limit}"))
+            return file.read(size)
     except OSError as error:
         raise BundleError(explain(f"cannot read {path}", got=error.strerror)) from error
-    if len(content) > limit:
-        raise BundleError(explain(f"{path} is too large", got=f"over {limit} bytes", expected=f"at most {limit}"))
-    return content
 
 
 def _read_pinned(path: Path, pinned: BundleFile) -> bytes:
     content = _read(path / pinned.file, pinned.bytes)
     found = hashlib.sha256(content).hexdigest()
-    if found != pinned.sha256:
+    if len(content) != pinned.bytes or found != pinned.sha256:
         raise BundleError(
             explain(
                 f"{path / pinned.file} was altered",
@@ -113,3 +113,6 @@ def _check_pair(audit: dict[str, GraphFacts], manifest: Manifest) -> None:
     stamps = {label: facts.export_id for label, facts in audit.items()}
     if set(stamps.values()) != {manifest.export_id}:
         raise BundleError(explain("the graphs are not of one export", got=stamps, expected=manifest.export_id))
+    opsets = {label: facts.opset for label, facts in audit.items()}
+    if set(opsets.values()) != {manifest.opset}:
+        raise BundleError(explain("the graphs are of another opset", got=opsets, expected=manifest.opset))

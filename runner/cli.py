@@ -1,5 +1,6 @@
 """The command line of the runner: parse, run, print, exit."""
 
+import math
 import sys
 import tomllib
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import click
 
 from runner import __version__
 from runner.config import ROLES, Job
-from runner.errors import FreerunError, UsageError, explain, listing
+from runner.errors import UsageError, explain, listing
 from runner.terminal import run_command
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ def _columns(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number to hold anything against")
+    return value
+
+
 def _config(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
     """Take defaults from a TOML file; flags and the environment win over it."""
     if not path:
@@ -40,14 +47,28 @@ def _config(ctx: click.Context, _param: click.Parameter, path: str | None) -> No
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(explain(f"cannot read the job file {path}", got=error)) from error
-    known = {parameter.name for parameter in ctx.command.params} - {"config"}
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        names = ", ".join(sorted(name for name in known if name))
-        raise UsageError(explain(f"{path} has keys that are no options:" + listing(unknown), expected=names))
-    if isinstance(values.get("column"), dict):
-        values["column"] = [f"{role}={name}" for role, name in values["column"].items()]
-    ctx.default_map = {**(ctx.default_map or {}), **values}
+    flags = {flag.opts[0].lstrip("-").replace("-", "_"): flag for flag in ctx.command.params if flag.name != "config"}
+    wrong = [f"{key}: no such option" for key in sorted(values.keys() - flags.keys())]
+    for key in sorted(values.keys() & flags.keys()):
+        wanted = _toml_type(flags[key])
+        if type(values[key]) not in wanted:
+            wrong.append(f"{key}: got {values[key]!r}, expected {' or '.join(kind.__name__ for kind in wanted)}")
+    if wrong:
+        raise UsageError(explain(f"the job file {path} does not fit:" + listing(wrong), expected=", ".join(flags)))
+    chosen = {str(flags[key].name): value for key, value in values.items()}
+    if "column" in chosen:
+        chosen["column"] = [f"{role}={name}" for role, name in values["column"].items()]
+    ctx.default_map = {**(ctx.default_map or {}), **chosen}
+
+
+def _toml_type(flag: click.Parameter) -> tuple[type, ...]:
+    if flag.name == "column":
+        return (dict,)
+    if isinstance(flag, click.Option) and flag.is_flag:
+        return (bool,)
+    if isinstance(flag.type, click.FloatRange):
+        return (int, float)
+    return (int,) if isinstance(flag.type, click.IntRange) else (str,)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,8 +86,14 @@ def cli() -> None:
 @option("--workers", type=click.IntRange(1, 1024), help="Decoding threads.  [default: the processors granted]")
 @option("--batch-size", type=click.IntRange(1, 1 << 20), default=512, help="Windows in one call of a graph.")
 @option("--column", multiple=True, callback=_columns, metavar="ROLE=NAME", help="Name a role's column; repeatable.")
-@option("--max-reject-rate", type=click.FloatRange(0, 1), default=0.01, help="More rejects than this is exit 10.")
-@option("--max-masked-mse", type=click.FloatRange(0), help="A worse score than this is exit 15.")
+@option(
+    "--max-reject-rate",
+    type=click.FloatRange(0, 1),
+    callback=_finite,
+    default=0.01,
+    help="More rejects than this is exit 10.",
+)
+@option("--max-masked-mse", type=click.FloatRange(0), callback=_finite, help="A worse score than this is exit 15.")
 @option(
     "--rescore",
     type=click.Choice(["changed", "none", "all"]),
@@ -96,7 +123,7 @@ def score(ctx: click.Context, /, *, as_json: bool, quiet: bool, **settings: Any)
 
     try:
         report = _score(_job(settings), show_progress=not (as_json or quiet))
-    except FreerunError as error:
+    except Exception as error:
         if as_json:
             click.echo(display.refusal_as_json(error), nl=False)
         raise

@@ -81,7 +81,7 @@ def read_cells(array: pa.Array, shape: Shape) -> Cells:
     for depth, size in enumerate(sizes):
         array, missing, wrong = _descend(array, size)
         if depth:
-            misfit |= (missing | wrong).reshape(rows, -1).any(axis=1)
+            misfit |= (missing | wrong).reshape(rows, math.prod(sizes[:depth])).any(axis=1)
         else:
             absent, misfit = missing, wrong
     values, null = _leaves(array)
@@ -132,5 +132,5 @@ def _nulls(array: pa.Array) -> Bool:
 def _leaves(array: pa.Array) -> tuple[npt.NDArray[Any], Bool | None]:
     if not array.null_count:
         return array.to_numpy(zero_copy_only=False), None
-    filler = np.nan if pt.is_floating(array.type) else 0
-    return array.fill_null(pa.scalar(filler, array.type)).to_numpy(zero_copy_only=False), _nulls(array)
+    filler = pa.scalar(np.nan if pt.is_floating(array.type) else 0).cast(array.type)
+    return array.fill_null(filler).to_numpy(zero_copy_only=False), _nulls(array)

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from runner.manifest import digest
+from runner.digests import digest
 
 Mode = Literal["free-running", "teacher-forced"]
 Rescore = Literal["changed", "none", "all"]

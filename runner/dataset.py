@@ -43,11 +43,19 @@ class Dataset:
     single: str | None
 
     def paths(self) -> list[str]:
-        """Return the files relative to the root, sorted; names that begin with `_` or `.` are not data."""
+        """Return the files relative to the root, sorted; names that begin with `_` or `.` are not data.
+
+        Raises:
+            InputError: the folder cannot be listed, or a name is no UTF-8.
+        """
         if self.single is not None:
             return [self.single]
-        found = self.filesystem.get_file_info(fs.FileSelector(self.root, recursive=True))
-        relative = [PurePosixPath(info.path).relative_to(self.root) for info in found if info.type == fs.FileType.File]
+        selector = fs.FileSelector(self.root, recursive=True, allow_not_found=True)
+        try:
+            found = [info.path for info in self.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(explain(f"cannot list {self.root}", got=error, remedy="check its files' names")) from error
+        relative = [PurePosixPath(path).relative_to(self.root) for path in found]
         return sorted(
             str(path)
             for path in relative
@@ -68,9 +76,11 @@ class Dataset:
                 found = Path(self.location(path)).stat()
                 return Identity(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
             info = self.filesystem.get_file_info(self.location(path))
-            return Identity(info.size, info.mtime_ns or 0, 0, 0)
-        except (OSError, TypeError) as error:
+        except OSError as error:
             raise InputError(explain(f"{path} is gone", got=error, remedy="run again")) from error
+        if info.type != fs.FileType.File:
+            raise InputError(explain(f"{path} is gone", got=info.type, remedy="run again"))
+        return Identity(info.size, info.mtime_ns or 0, 0, 0)
 
     def sha256(self, path: str, stop: Stop) -> str:
         """Hash the file's content, read from beginning to end."""
@@ -109,25 +119,40 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def open_dataset(text: str) -> Dataset:
+def open_dataset(text: str, *, allow_missing: bool = False) -> Dataset:
     """Find a dataset by its path or URI.
+
+    Args:
+        text: where it is.
+        allow_missing: take a folder that is not there for an empty one.
 
     Raises:
         InputError: there is no such file or folder, or the URI cannot be opened.
     """
+    if not text:
+        raise InputError(
+            explain("the input is empty", expected="a path or URI", remedy="check the variable it came from")
+        )
     filesystem, path = _resolve(text)
     try:
         info = filesystem.get_file_info(path)
     except OSError as error:
         raise InputError(explain(f"cannot open the input {text}", got=first_line(error))) from error
-    if info.type == fs.FileType.Directory:
+    if info.type == fs.FileType.Directory or (allow_missing and info.type == fs.FileType.NotFound):
         return Dataset(filesystem, path.rstrip("/") or "/", None)
     if info.type != fs.FileType.File:
         raise InputError(explain(f"the input {text} does not exist", expected="a Parquet file, or a folder of them"))
-    if not path.endswith(".parquet"):
-        raise InputError(explain("the input's name does not end in .parquet", got=text, remedy="rename it"))
     folder, _, name = path.rpartition("/")
+    if not name.endswith(".parquet") or name.startswith((".", "_")):
+        expected = "a name that ends in .parquet and does not begin with _ or ."
+        raise InputError(explain("the input's name is not one that readers take for data", got=name, expected=expected))
     return Dataset(filesystem, folder, name)
+
+
+def local_path(text: str) -> Path | None:
+    """Return where a dataset lies on this machine, links resolved; None where it lies elsewhere."""
+    filesystem, path = _resolve(text)
+    return Path(path).resolve() if isinstance(filesystem, fs.LocalFileSystem) else None
 
 
 def _resolve(text: str) -> tuple[Any, str]:

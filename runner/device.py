@@ -28,7 +28,7 @@ def parse_device(text: str) -> Device:
     """
     if text == "cpu":
         return Device("cpu")
-    found = re.fullmatch(r"cuda(?::(\d{1,3}))?", text)
+    found = re.fullmatch(r"cuda(?::([0-9]{1,3}))?", text)
     if not found:
         raise UsageError(explain("--device is not a device", got=text, expected="cpu, cuda or cuda:n"))
     return Device("cuda", int(found[1] or 0))

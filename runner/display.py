@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from runner.bundle import Bundle
-from runner.errors import FreerunError
+from runner.errors import ExitCode, FreerunError
 from runner.report import Report, Step, Summary
 
 
@@ -120,9 +120,10 @@ def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def refusal_as_json(error: FreerunError) -> str:
+def refusal_as_json(error: Exception) -> str:
     """Write what there is to say about a run that was refused before it could touch anything."""
-    told = {"schema_version": 1, "status": "failed", "exit_code": int(error.exit_code), "error": str(error)}
+    code = error.exit_code if isinstance(error, FreerunError) else ExitCode.BUG
+    told = {"schema_version": 1, "status": "failed", "exit_code": int(code), "error": str(error)}
     return json.dumps(told, indent=2) + "\n"
 
 

@@ -120,10 +120,12 @@ def read_golden(bundle: Bundle) -> tuple[WindowBatch, F32]:
         table: Any = pq.read_table(pa.BufferReader(bundle.golden))
         batch = table.drop_columns(["prediction"]).combine_chunks().to_batches()[0]
         layout, problems = match(batch.schema, "", sizes, {}, teacher=False)
+        if problems:
+            raise BundleError(explain("the golden windows do not fit the manifest", got=problems))
         certified = np.array(table.column("prediction").to_pylist(), np.float32)
     except (*READ_ERRORS, IndexError) as error:
         raise BundleError(explain("the golden windows cannot be read", got=error)) from error
     windows = validate(batch, layout, sizes, flags_past=manifest.past_observed, teacher=False)
-    if problems or certified.shape != (len(windows), manifest.horizon) or len(windows.good_rows()) != len(windows):
-        raise BundleError(explain("the golden windows do not fit the manifest", got=problems or certified.shape))
+    if certified.shape != (len(windows), manifest.horizon) or len(windows.good_rows()) != len(windows):
+        raise BundleError(explain("the golden windows do not fit the manifest", got=certified.shape))
     return windows, certified

@@ -1,11 +1,11 @@
 """The bundle's manifest: what the graphs are called, what they take, and what export certified."""
 
-import hashlib
 import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from runner.digests import digest
 from runner.errors import BundleError, explain, listing
 
 FORMAT_VERSION = 1
@@ -137,10 +137,11 @@ class Manifest(Strict):
             raise ValueError(
                 f"target.feature is {self.target.feature}, but there are {len(self.features.past)} features"
             )
-        missing = {"past", "previous_0"} - self.encoder.tensors.keys()
-        missing |= {"previous", "prediction"} - self.decoder_step.tensors.keys()
-        if missing:
-            raise ValueError(f"no tensor name for the roles {sorted(missing)}")
+        encoder = {"past", "previous_0", *(["past_observed"] if self.past_observed else [])}
+        step = {"previous", "prediction", *(["future_known"] if self.features.future_known else [])}
+        for name, graph, roles in (("encoder", self.encoder, encoder), ("decoder_step", self.decoder_step, step)):
+            if graph.tensors.keys() != roles:
+                raise ValueError(f"{name} names tensors for {sorted(graph.tensors)}, expected {sorted(roles)}")
         return self
 
     @property
@@ -154,16 +155,6 @@ class Manifest(Strict):
     def files(self) -> tuple[BundleFile, ...]:
         """Return every file that the bundle must hold beside the manifest."""
         return (self.encoder, self.decoder_step, self.golden, self.certificate)
-
-
-def canonical(value: Any) -> bytes:
-    """Write JSON in the one form that digests are taken over: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def digest(value: Any) -> str:
-    """Return the sha256 of the canonical JSON."""
-    return hashlib.sha256(canonical(value)).hexdigest()
 
 
 def bundle_id_of(manifest: dict[str, Any]) -> str:

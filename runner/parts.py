@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Literal
 
-from runner.totals import ErrorSums, Score
+from pydantic import TypeAdapter
+
+from runner.totals import Score
 
 FOOTER_KEY = b"freerun"
-FOOTER_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,8 @@ class Part:
         options: the digest of the options that change numbers.
         rejects: count by reason code name.
         score: the part's sums; None where no row had a target.
-        casts: columns that were cast from float64.
+        casts: columns that were cast to float32.
+        format: the version of this footer.
     """
 
     unit: Unit
@@ -57,39 +59,20 @@ class Part:
     rejects: dict[str, int]
     score: Score | None
     casts: tuple[str, ...] = ()
+    format: Literal[1] = 1
 
     def encode(self) -> bytes:
         """Write the footer's JSON: sorted keys, floats that read back to the same bits."""
-        return json.dumps({"format": FOOTER_VERSION, **asdict(self)}, sort_keys=True, allow_nan=False).encode()
+        return json.dumps(asdict(self), sort_keys=True, allow_nan=False).encode()
 
 
 def decode_part(text: bytes) -> Part | None:
-    """Read a footer's JSON back; None where it is none of ours or of another format."""
+    """Read a footer's JSON back; None unless it is, byte for byte, what this version writes."""
     try:
-        raw = json.loads(text)
-        if raw.pop("format") != FOOTER_VERSION:
-            return None
-        return Part(**{**raw, "unit": _unit(raw["unit"]), "score": _score(raw["score"]), "casts": tuple(raw["casts"])})
-    except (ValueError, TypeError, KeyError, AttributeError):
+        part = _FOOTER.validate_json(text, strict=True)
+        return part if part.encode() == text else None
+    except ValueError:  # pydantic's ValidationError is one
         return None
 
 
-def _unit(raw: dict[str, Any]) -> Unit:
-    groups = raw["row_groups"]
-    return Unit(**{**raw, "row_groups": (groups[0], groups[1]) if groups else None})
-
-
-def _sums(raw: dict[str, list[float]]) -> ErrorSums:
-    return ErrorSums(**{name: tuple(values) for name, values in raw.items()})
-
-
-def _score(raw: dict[str, Any] | None) -> Score | None:
-    if raw is None:
-        return None
-    return Score(
-        windows=raw["windows"],
-        observed=tuple(raw["observed"]),
-        model=_sums(raw["model"]),
-        last=_sums(raw["last"]),
-        seasonal=_sums(raw["seasonal"]) if raw["seasonal"] else None,
-    )
+_FOOTER = TypeAdapter(Part)

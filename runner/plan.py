@@ -142,11 +142,22 @@ def _compare(
                 done[name] = part
             else:
                 todo.append(unit)
+    _refuse_collisions(units)
     _refuse_foreign([unit.part_path for unit in todo], parts)
     if history and job.rescore == "changed":
         raise UsageError(_history_message(history, parts, bundle_id, job))
     kept = tuple(history) if job.rescore == "none" else ()
     return Plan(sources, tuple(units), tuple(todo), done, kept, tuple(sorted(stale)), orphans)
+
+
+def _refuse_collisions(units: list[Unit]) -> None:
+    makers = defaultdict(set)
+    for unit in units:
+        makers[unit.part_path].add(unit.path)
+    twice = [f"{name}: {', '.join(sorted(paths))}" for name, paths in makers.items() if len(paths) > 1]
+    if twice:
+        remedy = "rename the files, or raise --rows-per-part"
+        raise InputError(explain("several input files would make the same part" + listing(twice), remedy=remedy))
 
 
 def _refuse_foreign(names: list[str], parts: dict[str, Part | None]) -> None:
@@ -194,5 +205,5 @@ def _remembered(out: OutputFolder) -> dict[str, Source]:
             path: Source(path, Identity(**raw["identity"]), str(raw["sha256"]), tuple(map(int, raw["groups"])))
             for path, raw in files.items()
         }
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}

@@ -7,13 +7,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from runner.bundle import Bundle, open_bundle
 from runner.config import Job
-from runner.dataset import Dataset, open_dataset
+from runner.dataset import Dataset, local_path, open_dataset
 from runner.device import Device, parse_device
 from runner.engines.local import run_units
 from runner.errors import (
@@ -78,7 +77,7 @@ class Run:
 
     def execute(self) -> Report:
         """Bring the output up to date with the input, judge what was done, and report it."""
-        dataset = open_dataset(self.job.input)
+        dataset = open_dataset(self.job.input, allow_missing=self.job.allow_empty)
         self.inherited = _unfinished(self.out)
         for _ in range(ROUNDS):
             self.plan = make_plan(dataset, self.out, self.bundle.manifest.bundle_id, self.job, self.stop)
@@ -144,9 +143,10 @@ class Run:
         report = self.report("done", ExitCode.OK)
         code, complaint = judge(report.this_run, self.job)
         report = self._settle(report.model_copy(update={"exit_code": int(code), "error": complaint}))
-        self.out.remove(UNFINISHED_FILE)
         if code == ExitCode.OK:
             self.out.write(SUCCESS_FILE, b"")
+        with contextlib.suppress(OutputError):  # all is done; at worst the next run answers for this one too
+            self.out.remove(UNFINISHED_FILE)
         return report
 
     def _settle(self, report: Report) -> Report:
@@ -192,7 +192,7 @@ class Run:
     def _warnings(self, this_run: list[Part]) -> tuple[str, ...]:
         casts = sorted({column for part in this_run for column in part.casts})
         found = mask_warning(this_run, self.bundle.manifest)
-        found += [f"cast from float64 to float32: {', '.join(casts)}"] if casts else []
+        found += [f"cast to float32: {', '.join(casts)}"] if casts else []
         orphans, kept = len(self.plan.orphans), self.job.orphans
         found += [f"{orphans} parts have no input any more ({kept}; see --orphans)"] if orphans else []
         return tuple(found)
@@ -215,11 +215,14 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
     run = Run(job, device, bundle, OutputFolder(job.out), stop, progress)
     if job.dry_run:
         return run.execute()
+    fresh = not job.out.exists()
     run.out.prepare()
     with _locked(run.out):
         try:
             return run.execute()
         except (UsageError, BundleError):
+            if fresh:
+                run.out.discard(LOCK_FILE)
             raise
         except FreerunError as error:
             return _report_failure(run, error)
@@ -249,6 +252,7 @@ def _report_failure(run: Run, error: Exception) -> Report:
     status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
     report = run.report(status, code, str(error))
     with contextlib.suppress(OutputError):  # the disk that is full has been told already
+        run.out.remove(SUCCESS_FILE)
         write_report(run.out, report)
     return report
 
@@ -257,14 +261,14 @@ def _unfinished(out: OutputFolder) -> frozenset[str]:
     """Return the parts that an earlier run set out to make and was not judged for."""
     try:
         return frozenset(map(str, json.loads(out.read(UNFINISHED_FILE) or b"{}").get("parts", [])))
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return frozenset()
 
 
 def _refuse_nesting(job: Job) -> None:
-    if "://" in job.input:
+    source, out = local_path(job.input), job.out.resolve()
+    if source is None:
         return
-    source, out = Path(job.input).resolve(), job.out.resolve()
     if source == out or source in out.parents or out in source.parents:
         what = "input and --out lie in one another, so parts would be read as input"
         raise UsageError(explain(what, got=f"{source} and {out}", remedy="give --out a folder of its own"))

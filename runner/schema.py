@@ -44,7 +44,7 @@ class Layout:
     Attributes:
         roles: role -> column name, for the roles that the file has and the bundle uses.
         copied: columns that go to the output unchanged, in the file's order.
-        casts: columns whose float64 items become float32 before they reach a graph.
+        casts: columns whose items become float32 before they reach a graph.
     """
 
     roles: dict[str, str]
@@ -85,7 +85,7 @@ def match(
         if schema.names.count(column) == 1:
             found = type_problem(schema.field(column).type, sizes.shape(role), flags=role in FLAG_ROLES)
             problems += [f"column '{column}' ({role}): {found}"] if found else []
-    return Layout(present, _copied(schema, path, present), _casts(schema, present)), problems
+    return Layout(present, _copied(schema, path, present), _casts(schema, present, teacher=teacher)), problems
 
 
 def check_schemas(offenders: dict[str, list[str]]) -> None:
@@ -126,7 +126,7 @@ def _presence_problems(present: dict[str, str], names: dict[str, str], sizes: Si
         problems.append(
             "both 'mask' and 'observed' are there; give one of them (1 in mask = excluded, 1 in observed = counts)"
         )
-    if teacher and not {"target", "decoder_input"} & present.keys():
+    if teacher and "target" not in present:
         problems.append(f"teacher-forced needs column '{names['target']}' [{sizes.horizon}]; it is missing")
     return problems
 
@@ -136,6 +136,8 @@ def _copied(schema: pa.Schema, path: str, present: dict[str, str]) -> tuple[str,
     return tuple(name for name in schema.names if name not in dropped)
 
 
-def _casts(schema: pa.Schema, present: dict[str, str]) -> tuple[str, ...]:
-    fed = [present[role] for role in ("past", "future_known", "decoder_input") if role in present]
-    return tuple(name for name in fed if pt.is_float64(leaf_type(schema.field(name).type)))
+def _casts(schema: pa.Schema, present: dict[str, str], *, teacher: bool) -> tuple[str, ...]:
+    fed = ["past", "future_known", *(["decoder_input"] if teacher else [])]
+    columns = [present[role] for role in fed if role in present]
+    once = [name for name in columns if schema.names.count(name) == 1]
+    return tuple(name for name in once if not pt.is_float32(leaf_type(schema.field(name).type)))

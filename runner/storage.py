@@ -67,22 +67,43 @@ class OutputFolder:
                 target.unlink()
                 self._sync_folder(target.parent)
 
+    def discard(self, name: str) -> None:
+        """Take back a folder that holds this one file and was made for nothing."""
+        with contextlib.suppress(OSError):
+            (self.root / name).unlink()
+            self.root.rmdir()
+
     def read(self, name: str) -> bytes | None:
         """Return a small file's content; None where there is no plain file of that name."""
         try:
-            descriptor = os.open(self.root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            descriptor = os.open(self.root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
             return None
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return None
         with os.fdopen(descriptor, "rb") as file:
-            return file.read() if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+            return file.read()
 
     def names(self) -> list[str]:
-        """Return the relative paths of all Parquet files that readers see, sorted."""
-        return sorted(
-            str(path.relative_to(self.root))
-            for path in self.root.rglob("*.parquet")
-            if not any(piece.startswith((".", "_")) for piece in path.relative_to(self.root).parts)
-        )
+        """Return the relative paths of all Parquet files that readers see, sorted.
+
+        Raises:
+            OutputError: links stand among them; nothing is read or written through a link.
+        """
+        found, links = [], []
+        for folder, folders, files in os.walk(self.root):
+            here = Path(folder)
+            folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+            parts = [name for name in [*folders, *files] if name.endswith(".parquet") and name[0] not in "._"]
+            links += [here / name for name in [*folders, *parts] if (here / name).is_symlink()]
+            found += [str((here / name).relative_to(self.root)) for name in parts]
+        if links:
+            names = ", ".join(str(path) for path in sorted(links))
+            raise OutputError(
+                explain(f"links stand in {self.root}", got=names, remedy="put the files themselves there")
+            )
+        return sorted(found)
 
     def reclaim(self) -> None:
         """Remove what a dead run left unfinished; only to be called under the lock."""

@@ -1,6 +1,7 @@
 """Keep stdout for the result, and turn every way a command can end into an exit code."""
 
 import contextlib
+import io
 import os
 import sys
 import traceback
@@ -37,23 +38,46 @@ def run_command(command: click.Command) -> int:
 def result_stream() -> Iterator[IO[str]]:
     """Point descriptor 1 at stderr, so that what native libraries print cannot mix with the result.
 
-    `sys.stdout` keeps writing to the real stdout; a reader that has gone away is no error.
+    `sys.stdout` keeps writing to the real stdout; a reader that has gone away is no error, and neither are descriptors
+    that the caller closed.
     """
-    try:
-        kept = os.dup(1)
-        os.dup2(2, 1)
-    except OSError:  # closed by the caller: there is nobody to write to
-        kept = os.open(os.devnull, os.O_WRONLY)
-    stream = os.fdopen(kept, "w", encoding="utf-8", errors="backslashreplace")
+    _fill_closed_descriptors()
+    stream = _ResultStream(os.fdopen(os.dup(1), "wb"), encoding="utf-8", errors="backslashreplace")
+    os.dup2(2, 1)
     before, sys.stdout = sys.stdout, stream
     try:
         yield stream
     finally:
         sys.stdout = before
-        with contextlib.suppress(OSError, ValueError):
-            stream.close()
-        with contextlib.suppress(OSError, ValueError):
-            before.close()
+        stream.close()
+
+
+class _ResultStream(io.TextIOWrapper):
+    """Text to the real stdout; once its reader has gone away, to nowhere."""
+
+    def flush(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            super().flush()
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(BrokenPipeError):
+            super().write(text)
+        return len(text)
+
+    def close(self) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            super().close()
+
+
+def _fill_closed_descriptors() -> None:
+    """Open /dev/null where stdin, stdout or stderr is closed, before a data file gets its number."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  (lives as long as the process)
 
 
 def _usage(error: click.UsageError) -> str:

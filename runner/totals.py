@@ -19,6 +19,9 @@ class ErrorSums:
     absolute: Column
     signed: Column
 
+    def columns(self) -> tuple[Column, Column, Column]:
+        return (self.squared, self.absolute, self.signed)
+
     def __add__(self, other: "ErrorSums") -> "ErrorSums":
         return ErrorSums(
             _add(self.squared, other.squared),
@@ -44,6 +47,11 @@ class Score:
     model: ErrorSums
     last: ErrorSums
     seasonal: ErrorSums | None
+
+    def __post_init__(self) -> None:
+        columns = [sums for sums in (self.model, self.last, self.seasonal) if sums]
+        if {len(column) for sums in columns for column in sums.columns()} != {len(self.observed)}:
+            raise ValueError("the sums of a score are of different lengths")
 
     def __add__(self, other: "Score") -> "Score":
         return Score(

@@ -1,6 +1,7 @@
 """Turn an Arrow batch into windows, and mark each row that must not reach a graph with the first reason found."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,7 @@ def validate(batch: pa.RecordBatch, layout: Layout, sizes: Sizes, *, flags_past:
         teacher: the loop will be teacher-forced, so each row needs its true values.
 
     Returns:
-        The same rows in the same order; a reject keeps its place, its arrays are filled with 0.
+        The same rows in the same order, every cell finite; what stands in the cells of a reject means nothing.
     """
     cells = {role: read_cells(batch.column(column), sizes.shape(role)) for role, column in layout.roles.items()}
     rows = _Rows(np.zeros(batch.num_rows, np.uint8))
@@ -98,8 +99,9 @@ def _target(cells: dict[str, Cells], rows: _Rows) -> tuple[F64 | None, Bool | No
     has_target = ~target.absent
     values = target.values.astype(np.float64)
     observed = _counted(cells, rows, has_target, values.shape) & ~np.isnan(values) & has_target[:, None]
-    rows.reject((observed & np.isinf(values)).any(axis=1), "target_not_finite")
-    return np.where(observed & np.isfinite(values), values, 0.0), observed, has_target
+    endless = observed & ~np.isfinite(_float32(values))  # what float32 cannot hold could not be fed back either
+    rows.reject(endless.any(axis=1), "target_not_finite")
+    return np.where(observed & ~endless, values, 0.0), observed, has_target
 
 
 def _counted(cells: dict[str, Cells], rows: _Rows, has_target: Bool, shape: tuple[int, ...]) -> Bool:
@@ -111,9 +113,9 @@ def _counted(cells: dict[str, Cells], rows: _Rows, has_target: Bool, shape: tupl
     return np.ones(shape, bool)
 
 
-def _flags(cells: Cells, role: str, rows: _Rows, among: Bool) -> npt.NDArray[np.float32]:
-    """Return a column of 0 and 1; anything else, a null included, rejects the row."""
-    values = cells.values.astype(np.float32)
+def _flags(cells: Cells, role: str, rows: _Rows, among: Bool) -> npt.NDArray[Any]:
+    """Return a column of 0 and 1 in its own type; anything else, a null included, rejects the row."""
+    values = cells.values
     bad = (values != 0) & (values != 1)
     if cells.null is not None:
         bad |= cells.null

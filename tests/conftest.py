@@ -19,7 +19,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from runner.audit import EXPORT_ID_KEY
-from runner.manifest import Manifest, bundle_id_of, canonical
+from runner.digests import canonical
+from runner.manifest import Manifest, bundle_id_of
 
 C, F, H, K, U = 6, 2, 4, 1, 3
 """Context, past features, horizon, future features and units of the hand-made bundle."""
