@@ -1,0 +1,42 @@
+"""Promises of the repository as a whole: old bundles open, docs follow the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from export.config import TrainConfig
+from export.schemas import SCHEMAS, schema_text
+from runner.errors import ExitCode
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_a_bundle_of_format_version_1_opens_and_forecasts_as_certified_for_ever(freerun):
+    done = freerun("verify", ROOT / "tests" / "data" / "bundle-v1")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_json_schemas_in_docs_are_those_of_the_code(name):
+    assert (ROOT / "docs" / name).read_text() == schema_text(name), "run make schema"
+
+
+def test_the_readme_tells_every_exit_code():
+    table = (ROOT / "README.md").read_text().split("## Exit codes")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE)
+    told = {int(code) for cell in cells for code in cell.split(",")}
+    assert told == {int(code) for code in ExitCode}
+
+
+def test_the_readme_names_every_key_of_the_training_config():
+    text = (ROOT / "README.md").read_text()
+    assert all(f"`{key}`" in text for key in TrainConfig.model_fields)
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"], ids=lambda page: page.name
+)
+def test_links_inside_the_repository_lead_somewhere(page):
+    targets = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
