@@ -42,9 +42,11 @@ def train(train_data: str, valid: str, out: Path, config: Path | None, settings:
     """Train on TRAIN, certify on VALID, and write the bundle. A killed training resumes with the same command."""
     from export.config import load_config
     from export.pipeline import train_bundle
-    from export.progress import display_callbacks, tensorboard_callbacks
+    from export.progress import display_callbacks, require_tensorboard, tensorboard_callbacks
 
     chosen = load_config(config, settings)
+    if chosen.tensorboard:
+        require_tensorboard()
     shown = display_callbacks(chosen.epochs, sys.stderr)
 
     def callbacks(steps: int) -> list[Any]:

@@ -1,8 +1,11 @@
 """Show a training's progress: a bar with the time left on a terminal, a line an epoch elsewhere."""
 
+import importlib.util
 import time
 from collections.abc import Callable
 from typing import IO, Any
+
+from runner.errors import UsageError, explain
 
 
 def display_callbacks(config_epochs: int, stream: IO[str]) -> Callable[[int], list[Any]]:
@@ -10,8 +13,18 @@ def display_callbacks(config_epochs: int, stream: IO[str]) -> Callable[[int], li
     return lambda steps: [_bar(config_epochs, steps, stream) if stream.isatty() else _lines(config_epochs, stream)]
 
 
+def require_tensorboard() -> None:
+    """Find out before training whether TensorBoard is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UsageError(explain("tensorboard = true needs TensorBoard", remedy="pip install 'freerun[tensorboard]'"))
+
+
 def tensorboard_callbacks(folder: str) -> list[Any]:
-    """Return Keras' own TensorBoard callback, which needs the extra of that name."""
+    """Return Keras' own TensorBoard callback."""
     import keras
 
     return [keras.callbacks.TensorBoard(log_dir=folder)]

@@ -1,7 +1,8 @@
 """A bundle whose sessions are open on the device asked for, and whose golden windows came out as certified."""
 
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -36,23 +37,54 @@ class Forecaster:
     pool: ThreadPoolExecutor
     batch_size: int
 
+    def submit(self, windows: WindowBatch, *, teacher: bool) -> "Forecast":
+        """Hand the good rows of a block to the threads, a batch each, and return at once."""
+        good = windows.good_rows()
+        chunks = tuple(good[start : start + self.batch_size] for start in range(0, len(good), self.batch_size))
+
+        def run(rows: Index) -> tuple[F32, float]:
+            started = time.perf_counter()
+            padded = windows.take(np.resize(rows, self.batch_size))
+            found = decode(self.encoder, self.step, self.manifest, padded, teacher=teacher)
+            return found[: len(rows)], time.perf_counter() - started
+
+        return Forecast((len(windows), self.manifest.horizon), chunks, tuple(self.pool.submit(run, c) for c in chunks))
+
     def predict(self, windows: WindowBatch, *, teacher: bool) -> F32:
         """Forecast the good rows of a block; rows of rejects are 0.
 
         Returns:
             Predictions in raw units [B, H], the same for any batch size and any number of threads.
         """
-        prediction = np.zeros((len(windows), self.manifest.horizon), np.float32)
-        good = windows.good_rows()
-        chunks = [good[start : start + self.batch_size] for start in range(0, len(good), self.batch_size)]
+        return self.submit(windows, teacher=teacher).result()[0]
 
-        def run(rows: Index) -> F32:
-            padded = np.resize(rows, self.batch_size)
-            return decode(self.encoder, self.step, self.manifest, windows.take(padded), teacher=teacher)[: len(rows)]
 
-        for rows, found in zip(chunks, self.pool.map(run, chunks), strict=True):
-            prediction[rows] = found
-        return prediction
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A block's forecast in the making.
+
+    Attributes:
+        shape: rows and horizon steps of the block.
+        chunks: rows of each batch.
+        futures: each batch's predictions and the seconds that they took.
+    """
+
+    shape: tuple[int, int]
+    chunks: tuple[Index, ...]
+    futures: tuple[Future[tuple[F32, float]], ...]
+
+    def result(self) -> tuple[F32, float]:
+        """Wait for it; return predictions [B, H] (0 in the rows of rejects) and the seconds of all threads."""
+        prediction, seconds = np.zeros(self.shape, np.float32), 0.0
+        for rows, future in zip(self.chunks, self.futures, strict=True):
+            prediction[rows], spent = future.result()
+            seconds += spent
+        return prediction, seconds
+
+    def cancel(self) -> None:
+        """Forget the batches that no thread has begun."""
+        for future in self.futures:
+            future.cancel()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The only module that knows the order of the stages: plan, read, validate, decode, score, write, report."""
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from runner import __version__
-from runner.batch import GOOD, REASONS, WindowBatch
+from runner.batch import F32, GOOD, REASONS, WindowBatch
 from runner.config import Job
 from runner.dataset import Dataset
 from runner.errors import InputError, explain
-from runner.forecaster import Forecaster
+from runner.forecaster import Forecast, Forecaster
 from runner.manifest import Manifest
 from runner.parts import Part, Unit
 from runner.plan import Source
@@ -26,6 +26,9 @@ from runner.storage import OutputFolder
 from runner.totals import Score
 from runner.validate import validate
 from runner.writer import copied_schema, open_part
+
+BLOCKS_AHEAD = 2
+"""Blocks that are read and decoded while an earlier one is scored and written."""
 
 Progress = Callable[[int], None]
 """Told the number of rows that were just finished."""
@@ -47,7 +50,10 @@ class Clock:
         try:
             yield
         finally:
-            self.spent[stage] = self.spent.get(stage, 0.0) + time.perf_counter() - started
+            self.add(stage, time.perf_counter() - started)
+
+    def add(self, stage: str, seconds: float) -> None:
+        self.spent[stage] = self.spent.get(stage, 0.0) + seconds
 
 
 @dataclass(slots=True)
@@ -96,12 +102,7 @@ class Pipeline:
         with self.dataset.open(unit.path) as file:
             copied = copied_schema(file.schema_arrow, layout.copied)
         with open_part(self.out, unit.part_path, copied, manifest.bundle_id) as writer:
-            blocks = read_blocks(self.dataset, unit, layout, block_rows(sizes_of(manifest)), self.stop)
-            while (block := self._next(blocks)) is not None:
-                windows = self._validate(block, layout)
-                with self.clock.time("decode"):
-                    prediction = self.forecaster.predict(windows, teacher=self._teacher)
-                windows = windows.rejecting(~np.isfinite(prediction).all(axis=1), "prediction_not_finite")
+            for block, windows, prediction in self._forecasts(unit, layout):
                 tally.add(windows, score_block(windows, prediction, manifest.target.feature, manifest.season_length))
                 with self.clock.time("write"):
                     writer.add(block, prediction, windows.reasons)
@@ -113,6 +114,30 @@ class Pipeline:
             with self.clock.time("write"):
                 writer.finish(part)
         return part
+
+    def _forecasts(self, unit: Unit, layout: Layout) -> Iterator[tuple[pa.RecordBatch, WindowBatch, F32]]:
+        """Yield blocks with their forecasts, in order; the next blocks are read and decoded meanwhile."""
+        blocks = read_blocks(self.dataset, unit, layout, block_rows(sizes_of(self.forecaster.manifest)), self.stop)
+        ahead: deque[tuple[pa.RecordBatch, WindowBatch, Forecast]] = deque()
+        try:
+            while (block := self._next(blocks)) is not None:
+                windows = self._validate(block, layout)
+                ahead.append((block, windows, self.forecaster.submit(windows, teacher=self._teacher)))
+                if len(ahead) > BLOCKS_AHEAD:
+                    yield self._collect(*ahead.popleft())
+            while ahead:
+                yield self._collect(*ahead.popleft())
+        finally:
+            for _, _, forecast in ahead:
+                forecast.cancel()
+
+    def _collect(
+        self, block: pa.RecordBatch, windows: WindowBatch, forecast: Forecast
+    ) -> tuple[pa.RecordBatch, WindowBatch, F32]:
+        prediction, seconds = forecast.result()
+        self.clock.add("decode", seconds)
+        overflowed = ~np.isfinite(prediction).all(axis=1)
+        return block, windows.rejecting(overflowed, "prediction_not_finite"), prediction
 
     @property
     def _teacher(self) -> bool:
