@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from runner import __version__
+from runner.errors import ExitCode, explain
 from runner.manifest import Manifest
 from runner.parts import Part
 from runner.storage import OutputFolder
@@ -121,6 +122,20 @@ def summarize(parts: Iterable[Part]) -> Summary:
         per_step=_steps(total, total.model) if total else (),
         naive=_naive(total) if total else {},
     )
+
+
+def judge(this_run: Summary, max_reject_rate: float, max_masked_mse: float | None) -> tuple[ExitCode, str | None]:
+    """Hold this run against the gates: rejects first, then the score."""
+    rows = this_run.rows
+    if rows.read and rows.rejected / rows.read > max_reject_rate:
+        got = f"{rows.rejected} of {rows.read} rows: {this_run.rejects}"
+        what = "more rows were rejected than --max-reject-rate allows"
+        return ExitCode.TOO_MANY_REJECTS, explain(what, got=got, expected=f"at most {max_reject_rate:.2%}")
+    score = this_run.masked_mse
+    if score is not None and max_masked_mse is not None and score > max_masked_mse:
+        what = "the score is worse than --max-masked-mse allows"
+        return ExitCode.SCORE, explain(what, got=score, expected=f"at most {max_masked_mse}")
+    return ExitCode.OK, None
 
 
 def mask_warning(parts: Iterable[Part], manifest: Manifest) -> list[str]:

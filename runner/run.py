@@ -4,11 +4,9 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-
-from filelock import FileLock, Timeout
 
 from runner.bundle import Bundle, open_bundle
 from runner.config import Job
@@ -17,7 +15,6 @@ from runner.device import Device, parse_device
 from runner.engines.local import run_units
 from runner.errors import (
     BundleError,
-    BusyError,
     ExitCode,
     FreerunError,
     InputError,
@@ -28,15 +25,15 @@ from runner.errors import (
     listing,
 )
 from runner.forecaster import open_forecaster
+from runner.lock import LOCK_FILE, locked
 from runner.parts import Part
 from runner.pipeline import Clock, Pipeline, ReplacedError, match_layouts
 from runner.plan import Plan, make_plan, remember
 from runner.report import (
-    REPORT_FILE,
     SUCCESS_FILE,
     Report,
     Seconds,
-    Summary,
+    judge,
     mask_warning,
     summarize,
     versions,
@@ -45,7 +42,6 @@ from runner.report import (
 from runner.stop import Stop
 from runner.storage import OutputFolder
 
-LOCK_FILE = ".lock"
 UNFINISHED_FILE = "_unfinished.json"
 """The parts that a run set out to make; it is there from before the first part until the run has been judged."""
 ROUNDS = 3
@@ -141,7 +137,7 @@ class Run:
             error = f"{len(self.failures)} units could not be scored; all others were:" + listing(self.failures)
             return self._settle(self.report("failed", ExitCode.INPUT, error))
         report = self.report("done", ExitCode.OK)
-        code, complaint = judge(report.this_run, self.job)
+        code, complaint = judge(report.this_run, self.job.max_reject_rate, self.job.max_masked_mse)
         report = self._settle(report.model_copy(update={"exit_code": int(code), "error": complaint}))
         if code == ExitCode.OK:
             self.out.write(SUCCESS_FILE, b"")
@@ -217,7 +213,7 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
         return run.execute()
     fresh = not job.out.exists()
     run.out.prepare()
-    with _locked(run.out):
+    with locked(run.out):
         try:
             return run.execute()
         except (UsageError, BundleError):
@@ -229,20 +225,6 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
         except Exception as error:
             _report_failure(run, error)
             raise
-
-
-def judge(this_run: Summary, job: Job) -> tuple[ExitCode, str | None]:
-    """Hold this run against the gates: rejects first, then the score."""
-    rows = this_run.rows
-    if rows.read and rows.rejected / rows.read > job.max_reject_rate:
-        got = f"{rows.rejected} of {rows.read} rows: {this_run.rejects}"
-        what = "more rows were rejected than --max-reject-rate allows"
-        return ExitCode.TOO_MANY_REJECTS, explain(what, got=got, expected=f"at most {job.max_reject_rate:.2%}")
-    worst = job.max_masked_mse
-    if worst is not None and this_run.masked_mse is not None and this_run.masked_mse > worst:
-        what = "the score is worse than --max-masked-mse allows"
-        return ExitCode.SCORE, explain(what, got=this_run.masked_mse, expected=f"at most {worst}")
-    return ExitCode.OK, None
 
 
 def _report_failure(run: Run, error: Exception) -> Report:
@@ -272,22 +254,3 @@ def _refuse_nesting(job: Job) -> None:
     if source == out or source in out.parents or out in source.parents:
         what = "input and --out lie in one another, so parts would be read as input"
         raise UsageError(explain(what, got=f"{source} and {out}", remedy="give --out a folder of its own"))
-
-
-@contextlib.contextmanager
-def _locked(out: OutputFolder) -> Iterator[None]:
-    lock = FileLock(out.root / LOCK_FILE, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        what = f"another run is writing to {out.root}"
-        raise BusyError(explain(what, remedy="wait for it; the same command then works")) from error
-    except OSError as error:
-        raise OutputError(explain(f"cannot lock {out.root}", got=error.strerror or error)) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-__all__ = ["REPORT_FILE", "Run", "judge", "run_job"]

@@ -1,0 +1,33 @@
+"""One run at a time for an output folder; the kernel frees the lock of a process that dies."""
+
+import contextlib
+from collections.abc import Iterator
+
+from filelock import FileLock, Timeout
+
+from runner.errors import BusyError, OutputError, explain
+from runner.storage import OutputFolder
+
+LOCK_FILE = ".lock"
+
+
+@contextlib.contextmanager
+def locked(out: OutputFolder) -> Iterator[None]:
+    """Hold the folder's lock, or give up at once.
+
+    Raises:
+        BusyError: another run holds it.
+        OutputError: the lock file cannot be written.
+    """
+    lock = FileLock(out.root / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        what = f"another run is writing to {out.root}"
+        raise BusyError(explain(what, remedy="wait for it; the same command then works")) from error
+    except OSError as error:
+        raise OutputError(explain(f"cannot lock {out.root}", got=error.strerror or error)) from error
+    try:
+        yield
+    finally:
+        lock.release()
