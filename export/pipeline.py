@@ -22,7 +22,7 @@ from export.graphs import convert
 from export.model import build
 from export.training import Trained, WorkFolder, evaluate, identity_of, train
 from export.windows import Statistics, TrainingWindows, measure, open_windows
-from runner.bundle import open_bundle
+from runner.bundle import audit_bundle, open_bundle
 from runner.errors import InputError, UsageError, explain
 from runner.manifest import Manifest
 from runner.schema import Sizes
@@ -78,7 +78,7 @@ def train_bundle(
     certificate = certify(candidate, valid, audit, evaluate(models, valid, config, feature))
     golden = first_windows(valid, GOLDEN_WINDOWS)
     manifest = write_bundle(out, candidate, draft, certificate, (golden, golden_predictions(candidate, golden)))
-    open_bundle(out)  # the runner must take what export wrote
+    audit_bundle(open_bundle(out))  # the runner must take what export wrote
     return Exported(manifest, certificate, trained)
 
 

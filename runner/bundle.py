@@ -5,10 +5,13 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from runner.audit import GraphFacts, audit_graph, encoder_signature, step_signature
 from runner.errors import BundleError, explain, listing
 from runner.manifest import MANIFEST_FILE, BundleFile, Manifest, parse_manifest
+
+if TYPE_CHECKING:
+    from runner.audit import GraphFacts
 
 MANIFEST_LIMIT = 1 << 20
 
@@ -23,11 +26,10 @@ class Bundle:
     decoder_step: bytes
     golden: bytes
     certificate: bytes
-    audit: dict[str, GraphFacts]
 
 
 def open_bundle(path: Path, expect_bundle_id: str | None = None) -> Bundle:
-    """Read and check a bundle, without running it.
+    """Read a bundle and check that it is what its manifest says; `audit_bundle` then looks into the graphs.
 
     Args:
         path: the bundle's folder.
@@ -35,7 +37,7 @@ def open_bundle(path: Path, expect_bundle_id: str | None = None) -> Bundle:
 
     Raises:
         BundleError: the folder is missing or holds links or unlisted files; the manifest does not fit; a file differs
-            from its size or sha256; a graph was refused; the two graphs are not of one export; or the id is another.
+            from its size or sha256; or the id is another.
     """
     names = _plain_files(path)
     if MANIFEST_FILE not in names:
@@ -47,12 +49,24 @@ def open_bundle(path: Path, expect_bundle_id: str | None = None) -> Bundle:
         raise BundleError(explain("this is another bundle", got=manifest.bundle_id, expected=expect_bundle_id))
     _check_listing(path, names, manifest)
     encoder, step, golden, certificate = (_read_pinned(path, file) for file in manifest.files())
+    return Bundle(path, manifest, encoder, step, golden, certificate)
+
+
+def audit_bundle(bundle: Bundle) -> dict[str, "GraphFacts"]:
+    """Check both graphs without running them: the last thing before onnxruntime sees them.
+
+    Raises:
+        BundleError: a graph was refused, or the two are not of one export and opset.
+    """
+    from runner.audit import audit_graph, encoder_signature, step_signature
+
+    manifest, allowed = bundle.manifest, bundle.manifest.control_flow
     audit = {
-        "encoder": audit_graph(encoder, manifest.encoder.file, encoder_signature(manifest), manifest.control_flow),
-        "decoder_step": audit_graph(step, manifest.decoder_step.file, step_signature(manifest), manifest.control_flow),
+        "encoder": audit_graph(bundle.encoder, manifest.encoder.file, encoder_signature(manifest), allowed),
+        "decoder_step": audit_graph(bundle.decoder_step, manifest.decoder_step.file, step_signature(manifest), allowed),
     }
     _check_pair(audit, manifest)
-    return Bundle(path, manifest, encoder, step, golden, certificate, audit)
+    return audit
 
 
 def _plain_files(path: Path) -> set[str]:
@@ -109,7 +123,7 @@ def _read_pinned(path: Path, pinned: BundleFile) -> bytes:
     return content
 
 
-def _check_pair(audit: dict[str, GraphFacts], manifest: Manifest) -> None:
+def _check_pair(audit: dict[str, "GraphFacts"], manifest: Manifest) -> None:
     stamps = {label: facts.export_id for label, facts in audit.items()}
     if set(stamps.values()) != {manifest.export_id}:
         raise BundleError(explain("the graphs are not of one export", got=stamps, expected=manifest.export_id))

@@ -163,13 +163,14 @@ def verify(bundle: Path, device: str) -> None:
 def inspect(bundle: Path, *, as_json: bool) -> None:
     """Say what BUNDLE is, what it takes, and what was certified. Runs nothing."""
     from runner import display
-    from runner.bundle import open_bundle
+    from runner.bundle import audit_bundle, open_bundle
 
     opened = open_bundle(bundle)
+    audit = audit_bundle(opened)
     if as_json:
         click.echo(display.as_json(opened.manifest), nl=False)
     else:
-        display.print_inspection(opened, cast("Any", sys.stdout))
+        display.print_inspection(opened, audit, cast("Any", sys.stdout))
 
 
 def _job(settings: dict[str, Any]) -> Job:

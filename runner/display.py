@@ -3,14 +3,17 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from runner.bundle import Bundle
 from runner.errors import ExitCode, FreerunError
-from runner.report import Report, Step, Summary
+
+if TYPE_CHECKING:
+    from runner.audit import GraphFacts
+    from runner.bundle import Bundle
+    from runner.report import Report, Step, Summary
 
 
-def print_report(report: Report, stream: IO[str]) -> None:
+def print_report(report: "Report", stream: IO[str]) -> None:
     """Print the short table: rows, rejects, both scores, three horizon steps, the naive forecast, the rate."""
     shown = report.this_run if report.this_run.parts or not report.total.parts else report.total
     lines = [
@@ -32,7 +35,7 @@ def print_report(report: Report, stream: IO[str]) -> None:
         _print_scores(shown, stream)
 
 
-def print_inspection(bundle: Bundle, stream: IO[str]) -> None:
+def print_inspection(bundle: "Bundle", audit: dict[str, "GraphFacts"], stream: IO[str]) -> None:
     """Print what a bundle is, for somebody who found it on a disk."""
     manifest = bundle.manifest
     free, forced = manifest.certified.free_running, manifest.certified.teacher_forced
@@ -57,7 +60,7 @@ def print_inspection(bundle: Bundle, stream: IO[str]) -> None:
             ),
             ("  free-running", f"masked MSE {_number(free.masked_mse)}, observed MSE {_number(free.observed_mse)}"),
             ("opset, producers", f"{manifest.opset}, " + ", ".join(f"{k} {v}" for k, v in manifest.producers.items())),
-            *((f"{graph} operators", _counts(facts.operators)) for graph, facts in bundle.audit.items()),
+            *((f"{graph} operators", _counts(facts.operators)) for graph, facts in audit.items()),
         ],
         stream,
     )
@@ -87,7 +90,7 @@ def _print_pairs(pairs: list[tuple[str, str]], stream: IO[str]) -> None:
     stream.writelines(f"{name:<{width}}  {text}\n" for name, text in pairs)
 
 
-def _print_scores(shown: Summary, stream: IO[str]) -> None:
+def _print_scores(shown: "Summary", stream: IO[str]) -> None:
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -104,7 +107,7 @@ def _print_scores(shown: Summary, stream: IO[str]) -> None:
     Console(file=stream, width=100).print(table)
 
 
-def _rows(shown: Summary) -> list[tuple[str, float | None, float | None, tuple[Step, ...]]]:
+def _rows(shown: "Summary") -> list[tuple[str, float | None, float | None, tuple["Step", ...]]]:
     titles = {"last": "last value", "seasonal": "seasonal naive"}
     return [
         ("forecast", shown.masked_mse, shown.observed_mse, shown.per_step),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from runner.batch import F32, Index, WindowBatch
-from runner.bundle import Bundle
+from runner.bundle import Bundle, audit_bundle
 from runner.decode import RunGraph, decode
 from runner.device import Device
 from runner.errors import BundleError, FreerunError, explain
@@ -91,12 +91,13 @@ class Forecast:
 def open_forecaster(
     bundle: Bundle, device: Device, *, batch_size: int, workers: int, stop: Stop
 ) -> Iterator[Forecaster]:
-    """Open sessions and replay the golden windows.
+    """Audit the graphs, open sessions and replay the golden windows.
 
     Raises:
         DeviceError: the device was not granted.
-        BundleError: the graphs do not load, or the golden windows come out differently.
+        BundleError: the graphs were refused or do not load, or the golden windows come out differently.
     """
+    audit_bundle(bundle)
     encoder = open_session(bundle.encoder, bundle.manifest.encoder.file, device, threads=1, stop=stop)
     step = open_session(bundle.decoder_step, bundle.manifest.decoder_step.file, device, threads=1, stop=stop)
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")

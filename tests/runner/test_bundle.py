@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from runner.bundle import MANIFEST_LIMIT, open_bundle
+from runner.bundle import MANIFEST_LIMIT, audit_bundle, open_bundle
 from runner.errors import BundleError
 
 FILES = ("manifest.json", "encoder.onnx", "decoder_step.onnx", "golden.parquet", "certificate.json")
@@ -27,7 +27,7 @@ def bundle(tiny, tmp_path):
 
 def refusal(path, **options):
     with pytest.raises(BundleError) as caught:
-        open_bundle(path, **options)
+        audit_bundle(open_bundle(path, **options))
     return str(caught.value)
 
 
@@ -43,7 +43,7 @@ def test_a_good_bundle_opens_with_the_very_bytes_on_disk(bundle):
     assert opened.decoder_step == (bundle / "decoder_step.onnx").read_bytes()
     assert opened.golden == (bundle / "golden.parquet").read_bytes()
     assert opened.certificate == (bundle / "certificate.json").read_bytes()
-    assert opened.audit["encoder"].operators["LSTM"] == 1
+    assert audit_bundle(opened)["encoder"].operators["LSTM"] == 1
 
 
 def test_the_expected_id_opens_and_any_other_is_refused_with_both(bundle):
@@ -213,7 +213,7 @@ def test_one_file_under_two_roles_leaves_another_unlisted(tiny, bundle):
 
 def test_a_manifest_that_does_not_fit_is_refused_before_any_graph_is_read(bundle, monkeypatch):
     (bundle / "manifest.json").write_text(json.dumps({"format_version": 1}))
-    monkeypatch.setattr("runner.bundle.audit_graph", lambda *_: pytest.fail("the graph was looked at"))
+    monkeypatch.setattr("runner.audit.audit_graph", lambda *_: pytest.fail("the graph was looked at"))
     assert "horizon" in refusal(bundle)
 
 
