@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from export.config import TrainConfig
 from export.demo_data import write_demo
-from export.pipeline import train_bundle
+from export.pipeline import Data, train_bundle
 
 LAYERS = ([16], [16, 8], [16, 8, 8])
 SCALINGS = ("none", "standard", "window")
@@ -61,7 +61,8 @@ def main() -> None:
         config = TrainConfig(units=units, scaling=scaling, start=start, epochs=1, batch_size=64)
         out = work / f"bundle-{index}"
         folder = data[future]
-        train_bundle(str(folder / "train"), str(folder / "valid"), out, config, lambda _line: None, lambda _steps: [])
+        data_of_kind = Data(str(folder / "train"), str(folder / "valid"))
+        train_bundle(data_of_kind, out, config, lambda _line: None, lambda _steps: [])
         found = largest(json.loads((out / "certificate.json").read_text()))
         worst = max(worst, *found)
         cells = " | ".join(f"{value:.1e}" for value in found)

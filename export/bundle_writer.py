@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from export.certify import PARITY, Candidate, Certificate
+from export.certify import Candidate, Certificate, tolerance_of
 from export.config import TrainConfig
 from export.graphs import OPSET, GraphPair
 from export.model import Forecasters
@@ -44,6 +44,7 @@ def draft_manifest(
     """Return the manifest with everything but what certifying finds; enough for the runner's loop."""
     names = config.feature_names or [f"f{index}" for index in range(sizes.past)]
     constant = None if config.start == "last" else float(config.start)
+    tolerance = tolerance_of(statistics.target_level, statistics.target_scale)
     return {
         "format_version": FORMAT_VERSION,
         "name": config.name,
@@ -78,7 +79,7 @@ def draft_manifest(
         ],
         "mask": {"excluded": 1},
         "excluded_share": statistics.excluded_share,
-        "tolerances": {"parity": PARITY, "golden": PARITY},
+        "tolerances": {"parity": tolerance, "golden": tolerance},
         "control_flow": [],
         "opset": OPSET,
         "producers": _producers(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner import __version__
-from runner.terminal import run_command
+from runner.terminal import columns, run_command
 
 if TYPE_CHECKING:
     from export.pipeline import Exported
@@ -38,10 +38,20 @@ def demo_data(folder: Path, train_windows: int, valid_windows: int, seed: int) -
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle's folder; must not exist.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable.")
-def train(train_data: str, valid: str, out: Path, config: Path | None, settings: tuple[str, ...]) -> None:
+@click.option(
+    "--column", multiple=True, callback=columns, metavar="ROLE=NAME", help="Name a role's column; repeatable."
+)
+def train(
+    train_data: str,
+    valid: str,
+    out: Path,
+    config: Path | None,
+    settings: tuple[str, ...],
+    column: dict[str, str],
+) -> None:
     """Train on TRAIN, certify on VALID, and write the bundle. A killed training resumes with the same command."""
     from export.config import load_config
-    from export.pipeline import train_bundle
+    from export.pipeline import Data, train_bundle
     from export.progress import display_callbacks, require_tensorboard, tensorboard_callbacks
 
     chosen = load_config(config, settings)
@@ -52,18 +62,21 @@ def train(train_data: str, valid: str, out: Path, config: Path | None, settings:
     def callbacks(steps: int) -> list[Any]:
         return shown(steps) + (tensorboard_callbacks(f"{out}.work/tensorboard") if chosen.tensorboard else [])
 
-    exported = train_bundle(train_data, valid, out, chosen, lambda line: click.echo(line, err=True), callbacks)
+    data = Data(train_data, valid, column)
+    exported = train_bundle(data, out, chosen, lambda line: click.echo(line, err=True), callbacks)
     _print_export(out, exported)
 
 
 def _print_export(out: Path, exported: "Exported") -> None:
     manifest, certified, found = exported.manifest, exported.manifest.certified, exported.certificate
+    _, score = found.runner
     lines = {
         "bundle": f"{out}",
         "bundle id": manifest.bundle_id,
         "certified on": f"{certified.windows:,} windows",
         "  teacher-forced": f"masked MSE {certified.teacher_forced.masked_mse:.6g}",
         "  free-running": f"masked MSE {certified.free_running.masked_mse:.6g}",
+        "  last value": f"masked MSE {score.masked_mse(score.last):.6g}",
         "Keras to ONNX": f"largest difference {found.largest:.3g}, allowed {found.tolerance:.3g}",
     }
     width = max(map(len, lines))

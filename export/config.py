@@ -2,14 +2,16 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from runner.errors import UsageError, explain, listing
 from runner.manifest import problems
 
 LARGEST_DEPTH = 3
+Names = Annotated[list[str], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)]
+"""A list of names; on the command line also as one word with commas."""
 
 
 class TrainConfig(BaseModel):
@@ -24,6 +26,7 @@ class TrainConfig(BaseModel):
         target_feature: which past feature is the target, by index or by name.
         feature_names, future_names: names for `past` and `future_known`; else f0, f1, ... and k0, k1, ...
         season_length: steps of a season, for the seasonal naive forecast beside the score.
+        max_reject_rate: share of bad rows above which nothing is trained.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -38,9 +41,10 @@ class TrainConfig(BaseModel):
     scaling: Literal["none", "standard", "window"] = "standard"
     start: float | Literal["last"] = -1.0
     target_feature: int | str = 0
-    feature_names: list[str] | None = None
-    future_names: list[str] | None = None
+    feature_names: Names | None = None
+    future_names: Names | None = None
     season_length: int | None = Field(default=None, ge=1)
+    max_reject_rate: float = Field(default=0.01, ge=0, le=1)
     tensorboard: bool = False
 
     @property

@@ -3,7 +3,8 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,21 @@ from export.model import build
 from export.training import Trained, WorkFolder, evaluate, identity_of, train
 from export.windows import Statistics, TrainingWindows, measure, open_windows
 from runner.bundle import audit_bundle, open_bundle
-from runner.errors import InputError, UsageError, explain
+from runner.errors import InputError, UsageError, explain, listing
 from runner.manifest import Manifest
 from runner.schema import Sizes
 
 Say = Callable[[str], None]
 """Takes a line for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Where the windows are: paths or URIs, and the columns that have other names than their roles."""
+
+    train: str
+    valid: str
+    columns: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +51,12 @@ class Exported:
 
 
 def train_bundle(
-    train_text: str, valid_text: str, out: Path, config: TrainConfig, say: Say, callbacks: Callable[[int], list[Any]]
+    data: Data, out: Path, config: TrainConfig, say: Say, callbacks: Callable[[int], list[Any]]
 ) -> Exported:
     """Train a forecaster and write its certified bundle.
 
     Args:
-        train_text: the training data, in the windows layout.
-        valid_text: the validation data, likewise.
+        data: where training and validation windows are.
         out: where the bundle goes; checkpoints and history go to `<out>.work` beside it.
         config: what to train.
         say: takes log lines.
@@ -59,10 +68,13 @@ def train_bundle(
         OutputError: the bundle cannot be written.
     """
     refuse_existing(out)
-    windows, valid = _open(train_text, valid_text, config)
+    require_tensorflow()
+    windows, valid = _open(data, config)
     feature = check_names(config, windows.sizes)
     statistics = measure(windows)
+    _refuse_rejects({data.train: statistics, data.valid: measure(valid)}, config)
     say(_describe(windows.sizes, statistics))
+    _warn_of_another_feature(statistics, feature, say)
     work = WorkFolder(out.with_name(f"{out.name}.work"), identity_of(config, windows, valid))
     if work.history:
         say(f"resuming after epoch {len(work.history)} of {config.epochs} ({work.folder})")
@@ -105,18 +117,66 @@ def check_names(config: TrainConfig, sizes: Sizes) -> int:
     )
 
 
-def _open(train_text: str, valid_text: str, config: TrainConfig) -> tuple[TrainingWindows, TrainingWindows]:
+def require_tensorflow() -> None:
+    """Find out before any work whether what trains is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    absent = [name for name in ("tensorflow", "keras", "tf2onnx", "onnxruntime") if find_spec(name) is None]
+    if absent:
+        remedy = "install freerun with its extras: cpu,export"
+        raise UsageError(
+            explain("training needs packages that are not installed", got=", ".join(absent), remedy=remedy)
+        )
+
+
+def _open(data: Data, config: TrainConfig) -> tuple[TrainingWindows, TrainingWindows]:
     count = len(config.feature_names) if config.feature_names else None
-    windows, valid = open_windows(train_text, count), open_windows(valid_text, count)
+    windows, valid = (open_windows(text, count, data.columns) for text in (data.train, data.valid))
     if windows.sizes != valid.sizes or windows.flagged != valid.flagged:
-        got = f"{valid.sizes}, past_observed {valid.flagged}"
-        expected = f"{windows.sizes}, past_observed {windows.flagged}"
-        raise InputError(explain("validation and training data differ in shape", got=got, expected=expected))
+        what = "validation and training data differ in shape"
+        raise InputError(explain(what, got=_shape(valid), expected=_shape(windows), remedy="cut both alike"))
     return windows, valid
 
 
+def _shape(windows: TrainingWindows) -> str:
+    sizes = windows.sizes
+    flags = "with" if windows.flagged else "without"
+    return (
+        f"context {sizes.context}, horizon {sizes.horizon}, {sizes.past} past and {sizes.future} future features, "
+        f"{flags} past_observed"
+    )
+
+
+def _refuse_rejects(found: dict[str, Statistics], config: TrainConfig) -> None:
+    """Refuse data of which more is bad than was agreed to: what is left would be another data set."""
+    problems = []
+    for text, statistics in found.items():
+        bad = sum(statistics.rejects.values())
+        if bad > config.max_reject_rate * (bad + statistics.windows + statistics.without_target):
+            problems.append(f"{text}: {bad} rows rejected, {statistics.windows} good: {statistics.rejects}")
+    if problems:
+        what = f"more rows are bad than max_reject_rate = {config.max_reject_rate} allows:" + listing(problems)
+        remedy = "mend the data (docs/data-contract.md says what each reason means), or --set max_reject_rate=1"
+        raise InputError(explain(what, remedy=remedy))
+
+
+def _warn_of_another_feature(found: Statistics, feature: int, say: Say) -> None:
+    """Warn where the target does not look like the past feature that it is said to continue."""
+    location, scale = float(found.past_location[feature]), float(found.past_scale[feature])
+    wide = max(scale, found.target_scale)
+    if abs(location - found.target_location) > wide or wide > 10 * min(scale, found.target_scale):
+        say(
+            f"warning: past feature {feature} ({location:.4g} +- {scale:.4g}) does not look like the target "
+            f"({found.target_location:.4g} +- {found.target_scale:.4g}); is target_feature right?"
+        )
+
+
 def _describe(sizes: Sizes, found: Statistics) -> str:
-    rejected = f", {found.rejected:,} rejected" if found.rejected else ""
+    bad = sum(found.rejects.values())
+    rejected = f", {bad:,} rejected ({found.rejects})" if bad else ""
+    rejected += f", {found.without_target:,} without a target" if found.without_target else ""
     return (
         f"{found.windows:,} windows{rejected}: context {sizes.context}, horizon {sizes.horizon}, {sizes.past} past and "
         f"{sizes.future} future features; {found.excluded_share:.1%} of the targets excluded"

@@ -1,15 +1,17 @@
 """Stream training windows from Parquet, with the very reader and validation that score them later."""
 
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from runner.batch import F64, WindowBatch
+from runner.batch import F64, GOOD, REASONS, WindowBatch
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain, listing
 from runner.parts import Unit
@@ -20,6 +22,8 @@ from runner.validate import validate
 
 POOL_BYTES = 64 << 20
 """How much is held at once to shuffle; independent of how much data there is."""
+
+ROWS_TO_LOOK_AT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +73,25 @@ class Statistics:
     """What one pass over the training data finds, in raw units.
 
     Attributes:
-        windows: good windows.
-        rejected: windows left out because of bad cells.
+        windows: good windows with a target.
+        without_target: good windows without one.
+        rejects: windows left out because of bad cells, by reason.
         past_location, past_scale: by feature, over observed steps [F].
         future_location, future_scale: by feature [K].
-        target_location, target_scale: over observed steps.
+        target_location, target_scale, target_level: mean, deviation and largest size over observed steps.
         excluded_share: share of the horizon's steps that the mask excludes.
     """
 
     windows: int
-    rejected: int
+    without_target: int
+    rejects: dict[str, int]
     past_location: F64
     past_scale: F64
     future_location: F64
     future_scale: F64
     target_location: float
     target_scale: float
+    target_level: float
     excluded_share: float
 
 
@@ -116,12 +123,15 @@ class Moments:
         return np.where(deviation > 0, deviation, 1.0)
 
 
-def open_windows(text: str, feature_count: int | None = None) -> TrainingWindows:
+def open_windows(
+    text: str, feature_count: int | None = None, columns: Mapping[str, str] = MappingProxyType({})
+) -> TrainingWindows:
     """Open a dataset for training or validation.
 
     Args:
         text: path or URI.
         feature_count: how many past features there are, where a flat `past` column cannot tell.
+        columns: role -> column name, only where they differ.
 
     Raises:
         InputError: no files, unreadable files, or columns that do not fit; all are listed.
@@ -130,19 +140,18 @@ def open_windows(text: str, feature_count: int | None = None) -> TrainingWindows
     paths = dataset.paths()
     if not paths:
         raise InputError(explain(f"no Parquet files in {text}", expected="*.parquet"))
-    sizes = infer_sizes(dataset, paths[0], feature_count)
+    sizes = infer_sizes(dataset, paths[0], feature_count, columns)
     layouts, offenders, groups, identities = {}, {}, [], []
     for path in paths:
         with dataset.open(path) as file:
-            layouts[path], offenders[path] = match(file.schema_arrow, path, sizes, {}, teacher=True)
+            layouts[path], offenders[path] = match(file.schema_arrow, path, sizes, columns, teacher=True)
             groups += [(path, group) for group in range(file.metadata.num_row_groups)]
-        if "target" not in layouts[path].roles:
-            offenders[path].append("column 'target' is missing; training and certifying need the truth")
-        identities.append(f"{path}:{dataset.identity(path).size}:{dataset.identity(path).mtime_ns}")
+        identities.append(f"{path}:{dataset.sha256(path, Stop())}")
     check_schemas(offenders)
     flagged = {"past_observed" in layout.roles for layout in layouts.values()}
     if len(flagged) > 1:
-        raise InputError(f"some files of {text} have past_observed and others do not" + listing(paths))
+        bare = [path for path, layout in layouts.items() if "past_observed" not in layout.roles]
+        raise InputError(f"some files of {text} have past_observed, these do not:" + listing(bare))
     return TrainingWindows(dataset, sizes, layouts, flagged.pop(), tuple(groups), "\n".join(identities))
 
 
@@ -154,30 +163,35 @@ def measure(windows: TrainingWindows) -> Statistics:
     """
     sizes = windows.sizes
     past, future, target = (_no_moments(width) for width in (sizes.past, sizes.future, 1))
-    total = good = excluded = 0
+    rejects: Counter[str] = Counter()
+    good = bare = excluded = 0
+    level = 0.0
     for block in windows.blocks():
-        total += len(block)
         kept = trainable(block)
-        good += len(kept)
+        rejects.update(REASONS[code] for code in block.reasons[block.reasons != GOOD])
+        good, bare = good + len(kept), bare + len(block.good_rows()) - len(kept)
         past = past.add(kept.past[_there(kept)].astype(np.float64))
         if kept.future_known is not None:
             future = future.add(kept.future_known.reshape(-1, sizes.future).astype(np.float64))
         if kept.target is not None and kept.observed is not None:
             excluded += int((~kept.observed).sum())
             target = target.add(kept.target[kept.observed][:, None])
-    if not good or not target.count:
-        raise InputError(
-            explain("there is nothing to learn from", got=f"{good} good windows of {total}, {target.count:g} targets")
-        )
+            level = max(level, float(np.abs(kept.target).max(initial=0.0)))
+    bare += rejects.pop("target_missing", 0)  # a forecast without a truth to learn from, nothing wrong with it
+    if not target.count:
+        got = f"{good} good windows, {dict(rejects)} rejected, {bare} without a target, no target that counts"
+        raise InputError(explain("there is nothing to learn from", got=got))
     return Statistics(
         windows=good,
-        rejected=total - good,
+        without_target=bare,
+        rejects=dict(sorted(rejects.items())),
         past_location=past.mean,
         past_scale=past.scale(),
         future_location=future.mean,
         future_scale=future.scale(),
         target_location=float(target.mean[0]),
         target_scale=float(target.scale()[0]),
+        target_level=level,
         excluded_share=excluded / (good * sizes.horizon),
     )
 
@@ -193,50 +207,54 @@ def row_bytes(sizes: Sizes) -> int:
     return 4 * sizes.context * (sizes.past + 1) + sizes.horizon * (4 * sizes.future + 16)
 
 
-def infer_sizes(dataset: Dataset, path: str, feature_count: int | None) -> Sizes:
-    """Read C, H, F and K off the columns of one file: from the types, or from the first row's lengths.
+def infer_sizes(dataset: Dataset, path: str, feature_count: int | None, columns: Mapping[str, str]) -> Sizes:
+    """Read C, H, F and K off the columns of one file: from the types, or from the first list that is not null.
+
+    A flat `past` is one feature, unless `past_observed` or the number of features says otherwise.
 
     Raises:
-        InputError: a needed column is missing, or the lengths cannot be told.
+        InputError: a needed column is missing, or no row tells the lengths.
     """
     with dataset.open(path) as file:
         schema = file.schema_arrow
-        first = next(file.iter_batches(1), None)
-    absent = [f"column '{name}' is missing" for name in ("past", "target") if name not in schema.names]
+        head = next(file.iter_batches(ROWS_TO_LOOK_AT), None)
+    names = {role: columns.get(role, role) for role in ("past", "past_observed", "future_known", "target")}
+    absent = [
+        f"column '{names[role]}' ({role}) is missing" for role in ("past", "target") if names[role] not in schema.names
+    ]
     if absent:
-        raise InputError(f"{path} does not fit:" + listing(absent))
-    lengths = {name: _lengths(schema, first, name) for name in ("past", "past_observed", "future_known", "target")}
-    horizon = lengths["target"][0] if lengths["target"] else 0
+        remedy = "map columns with --column ROLE=NAME"
+        raise InputError(explain(f"{path} does not fit" + listing(absent), got=", ".join(schema.names), remedy=remedy))
+    lengths = {role: _lengths(schema, head, name) for role, name in names.items()}
+    horizon = math.prod(lengths["target"])
     context, width = _past_sizes(lengths["past"], lengths["past_observed"], feature_count)
     if not (horizon and context and width):
-        remedy = "store past as a tensor or nested list [C, F], or name its features in the config (feature_names)"
-        raise InputError(
-            explain(f"cannot tell the sizes of {path}", got={k: v for k, v in lengths.items() if v}, remedy=remedy)
-        )
-    known = lengths["future_known"]
-    return Sizes(context, horizon, width, math.prod(known) // horizon if known else 0)
+        remedy = "docs/data-contract.md has the layouts; past and target need a row that is not null near the top"
+        raise InputError(explain(f"cannot tell the sizes of {path}", got=lengths, remedy=remedy))
+    return Sizes(
+        context, horizon, width, math.prod(lengths["future_known"]) // horizon if lengths["future_known"] else 0
+    )
 
 
 def _past_sizes(past: list[int], flags: list[int], feature_count: int | None) -> tuple[int, int]:
-    if len(past) == 2:
-        return past[0], past[1]
-    if len(past) != 1 or not (flags or feature_count):
-        return 0, 0
+    if len(past) != 1:
+        return (past[0], past[1]) if len(past) == 2 else (0, 0)
     context = flags[0] if flags else past[0] // (feature_count or 1)
     return context, past[0] // context if context else 0
 
 
-def _lengths(schema: pa.Schema, first: pa.RecordBatch | None, name: str) -> list[int]:
+def _lengths(schema: pa.Schema, head: pa.RecordBatch | None, name: str) -> list[int]:
+    """Return the lengths of a list column's levels, outermost first; nothing where there is no such column."""
     if name not in schema.names:
         return []
     kind = schema.field(name).type
     if isinstance(kind, pa.FixedShapeTensorType):
         return list(kind.shape)
-    value = first.column(name)[0].as_py() if first is not None and first.num_rows else None
+    given = head.column(name).drop_null() if head is not None else []
+    value = given[0].as_py() if len(given) else None
     lengths = []
     while pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
-        length = kind.list_size if pt.is_fixed_size_list(kind) else len(value or ())
-        lengths.append(length)
+        lengths.append(kind.list_size if pt.is_fixed_size_list(kind) else len(value or ()))
         kind, value = kind.value_type, value[0] if value else None
     return lengths
 

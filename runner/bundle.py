@@ -44,7 +44,10 @@ def open_bundle(path: Path, expect_bundle_id: str | None = None) -> Bundle:
         raise BundleError(
             explain(f"{path} is not a bundle", got=f"no {MANIFEST_FILE}", remedy="give a folder that export wrote")
         )
-    manifest = parse_manifest(_read(path / MANIFEST_FILE, MANIFEST_LIMIT))
+    try:
+        manifest = parse_manifest(_read(path / MANIFEST_FILE, MANIFEST_LIMIT))
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
     if expect_bundle_id is not None and manifest.bundle_id != expect_bundle_id:
         raise BundleError(explain("this is another bundle", got=manifest.bundle_id, expected=expect_bundle_id))
     _check_listing(path, names, manifest)

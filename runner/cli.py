@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from runner import __version__
-from runner.config import ROLES, Job
+from runner.config import Job
 from runner.errors import UsageError, explain, listing
-from runner.terminal import run_command
+from runner.terminal import columns, run_command
 
 if TYPE_CHECKING:
     from runner.report import Report
@@ -24,13 +24,6 @@ def option(name: str, *parameter: str, **settings: Any) -> Decorator:
     """Declare a flag that the environment can set too: --max-reject-rate is FREERUN_MAX_REJECT_RATE."""
     envvar = "FREERUN_" + name.removeprefix("--").upper().replace("-", "_")
     return click.option(name, *parameter, envvar=envvar, show_default=settings.get("default") is not None, **settings)
-
-
-def _columns(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
-    bad = [pair for pair in pairs if pair.partition("=")[0] not in ROLES or not pair.partition("=")[2]]
-    if bad:
-        raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME, where ROLE is one of {', '.join(ROLES)}")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
@@ -85,7 +78,7 @@ def cli() -> None:
 @option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
 @option("--workers", type=click.IntRange(1, 1024), help="Decoding threads.  [default: the processors granted]")
 @option("--batch-size", type=click.IntRange(1, 1 << 20), default=512, help="Windows in one call of a graph.")
-@option("--column", multiple=True, callback=_columns, metavar="ROLE=NAME", help="Name a role's column; repeatable.")
+@option("--column", multiple=True, callback=columns, metavar="ROLE=NAME", help="Name a role's column; repeatable.")
 @option(
     "--max-reject-rate",
     type=click.FloatRange(0, 1),
@@ -107,7 +100,7 @@ def cli() -> None:
 @option("--allow-empty", is_flag=True, help="An input without files is fine.")
 @option("--dry-run", is_flag=True, help="Say what would be done, and touch nothing.")
 @option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@option("--quiet", is_flag=True, help="Print nothing but errors.")
+@option("--quiet", is_flag=True, help="Print errors only; warnings stay in the report.")
 @click.option(
     "--config",
     callback=_config,
@@ -131,7 +124,7 @@ def score(ctx: click.Context, /, *, as_json: bool, quiet: bool, **settings: Any)
         click.echo(display.as_json(report), nl=False)
     elif not quiet:
         display.print_report(report, cast("Any", sys.stdout))
-    for warning in report.warnings:
+    for warning in () if quiet else report.warnings:
         click.echo(f"warning: {warning}", err=True)
     if report.error:
         click.echo(f"error: {report.error}", err=True)

@@ -26,6 +26,10 @@ def print_report(report: "Report", stream: IO[str]) -> None:
         ("rows", f"{shown.rows.read:,} ({shown.rows.rejected:,} rejected)"),
         *((f"  {reason}", f"{count:,}") for reason, count in shown.rejects.items()),
     ]
+    if report.history:
+        lines.append(("history", f"{report.history} parts of other bundles or options, kept and not counted"))
+    if report.this_run.parts and report.total.parts > report.this_run.parts:
+        lines.append(("scores", "of this run; the report has those of all parts too"))
     if report.status == "dry-run":
         lines[2] = ("parts", f"{report.to_do} to do, {report.already_done} there")
     if report.windows_per_second:

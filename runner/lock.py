@@ -26,7 +26,9 @@ def locked(out: OutputFolder) -> Iterator[None]:
         what = f"another run is writing to {out.root}"
         raise BusyError(explain(what, remedy="wait for it; the same command then works")) from error
     except OSError as error:
-        raise OutputError(explain(f"cannot lock {out.root}", got=error.strerror or error)) from error
+        raise OutputError(
+            explain(f"cannot lock {out.root}", got=error.strerror or error, remedy="give a writable --out")
+        ) from error
     try:
         yield
     finally:

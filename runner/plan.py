@@ -66,7 +66,8 @@ def make_plan(dataset: Dataset, out: OutputFolder, bundle_id: str, job: Job, sto
     parts = read_parts(out)
     orphans = tuple(sorted(name for name, part in parts.items() if part and part.unit.path not in sources))
     if orphans and job.orphans == "refuse":
-        raise UsageError(f"{len(orphans)} parts have no input any more:" + listing(list(orphans)))
+        what = f"{len(orphans)} parts have no input any more:" + listing(list(orphans))
+        raise UsageError(explain(what, remedy="--orphans keep leaves them, --orphans prune removes them"))
     return _compare(sources, parts, orphans, bundle_id, job)
 
 

@@ -186,8 +186,13 @@ class Run:
         )
 
     def _warnings(self, this_run: list[Part]) -> tuple[str, ...]:
+        unscored = any(part.scored for part in this_run) and not any(part.score for part in this_run)
         casts = sorted({column for part in this_run for column in part.casts})
         found = mask_warning(this_run, self.bundle.manifest)
+        if unscored and self.job.max_masked_mse is not None:
+            found.append(
+                "--max-masked-mse had nothing to look at: no row has a target (--column target=NAME names one)"
+            )
         found += [f"cast to float32: {', '.join(casts)}"] if casts else []
         orphans, kept = len(self.plan.orphans), self.job.orphans
         found += [f"{orphans} parts have no input any more ({kept}; see --orphans)"] if orphans else []

@@ -96,10 +96,8 @@ def check_schemas(offenders: dict[str, list[str]]) -> None:
     """
     found = [f"{path}: {problem}" for path, problems in offenders.items() for problem in problems]
     if found:
-        remedy = "map columns with --column ROLE=NAME; docs/data-contract.md has the layouts"
-        raise InputError(
-            explain(f"the input does not fit the bundle ({len(found)} problems)" + listing(found), remedy=remedy)
-        )
+        remedy = "map columns with --column ROLE=NAME, cast integers to float32; docs/data-contract.md has the layouts"
+        raise InputError(explain(f"the data does not fit ({len(found)} problems)" + listing(found), remedy=remedy))
 
 
 def hive_keys(path: str) -> set[str]:

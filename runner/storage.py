@@ -127,5 +127,5 @@ def _refusing(path: Path) -> Iterator[None]:
     except OutputError:
         raise
     except OSError as error:
-        remedy = "free space or give a writable --out; the same command then resumes"
+        remedy = "see to the path, its permissions and the free space; the same command then resumes"
         raise OutputError(explain(f"cannot write {path}", got=error.strerror or error, remedy=remedy)) from error

@@ -10,6 +10,7 @@ from typing import IO
 
 import click
 
+from runner.config import ROLES
 from runner.errors import ExitCode, FreerunError
 
 
@@ -32,6 +33,14 @@ def run_command(command: click.Command) -> int:
             with contextlib.suppress(OSError, ValueError):
                 traceback.print_exc()
             return int(ExitCode.BUG)
+
+
+def columns(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Read the values of a repeatable ROLE=NAME option."""
+    bad = [pair for pair in pairs if pair.partition("=")[0] not in ROLES or not pair.partition("=")[2]]
+    if bad:
+        raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME, where ROLE is one of {', '.join(ROLES)}")
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from export.bundle_writer import draft_manifest, provisional
-from export.certify import BATCH_SIZES, Candidate, audit_pair, certify, first_windows
+from export.certify import BATCH_SIZES, PARITY, Candidate, audit_pair, certify, first_windows, tolerance_of
 from export.graphs import convert, serialize
 from export.training import evaluate
 from runner.errors import CertificationError
@@ -67,6 +67,14 @@ def test_layers_scalings_and_start_values_pass_with_differences_far_below_the_to
         assert len(entry.teacher_forced) == len(entry.free_running) == 12
         assert {"previous_0", "hidden", "cell"} <= entry.encoder.keys()
         assert {"prediction", "hidden_next", "cell_next"} <= entry.step.keys()
+
+
+@pytest.mark.parametrize(("level", "deviation"), [(101_325, 221), (230, 0.87), (50_000, 58)])
+def test_the_tolerance_is_never_finer_than_float32_at_the_targets_level(level, deviation):
+    step = float(np.spacing(np.float32(level))) / deviation
+    assert step > PARITY
+    assert tolerance_of(level, deviation) >= 4 * step
+    assert tolerance_of(1.0, 1.0) == PARITY
 
 
 def test_the_comparison_is_not_of_a_thing_with_itself(candidate_of, valid_windows):

@@ -3,7 +3,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from export.windows import Moments, open_windows
+from export.windows import Moments, measure, open_windows
 from runner.errors import InputError
 
 
@@ -19,7 +19,7 @@ def test_statistics_equal_numpy_over_what_is_observed(demo, statistics):
     np.testing.assert_allclose(statistics.past_scale, past.std(axis=0), rtol=1e-12)
     assert statistics.target_scale == pytest.approx(target[mask == 0].std(), rel=1e-12)
     assert statistics.excluded_share == pytest.approx(mask.mean(), rel=1e-12)
-    assert (statistics.windows, statistics.rejected) == (300, 0)
+    assert (statistics.windows, statistics.without_target, statistics.rejects) == (300, 0, {})
 
 
 def test_moments_keep_their_digits_far_from_zero():
@@ -71,5 +71,22 @@ def test_what_is_missing_is_named(tmp_path):
     pq.write_table(pa.table({"pst": [1]}), tmp_path / "a.parquet")
     with pytest.raises(InputError) as caught:
         open_windows(str(tmp_path))
-    assert "'past' is missing" in str(caught.value)
-    assert "'target' is missing" in str(caught.value)
+    assert "'past' (past) is missing" in str(caught.value)
+    assert "'target' (target) is missing" in str(caught.value)
+
+
+def test_a_flat_list_is_one_feature_and_columns_may_have_other_names(tmp_path):
+    lists = pa.array([None, [1.0, 2.0, 3.0]], pa.list_(pa.float64()))
+    pq.write_table(pa.table({"history": lists, "load": lists}), tmp_path / "a.parquet")
+    opened = open_windows(str(tmp_path), None, {"past": "history", "target": "load"})
+    assert (opened.sizes.context, opened.sizes.past, opened.sizes.horizon, opened.sizes.future) == (3, 1, 3, 0)
+    assert measure(opened).rejects == {"past_missing": 1}
+
+
+def test_rows_without_a_target_are_no_rejects(tmp_path):
+    lists = pa.array([[1.0], [2.0], [3.0]], pa.list_(pa.float32()))
+    target = pa.array([[1.0], None, [4.0]], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"past": lists, "target": target}), tmp_path / "a.parquet")
+    found = measure(open_windows(str(tmp_path)))
+    assert (found.windows, found.without_target, found.rejects) == (2, 1, {})
+    assert (found.target_location, found.target_level) == (2.5, 4.0)

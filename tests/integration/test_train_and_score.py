@@ -92,6 +92,44 @@ def test_pyarrow_pandas_and_duckdb_read_the_same_rows_in_order(scored):
     np.testing.assert_array_equal(np.stack(frame["prediction"]), np.array([row[2] for row in rows], np.float32))
 
 
+def own_data(folder, level, deviation, rows=200):
+    """Write windows as somebody would with pandas: flat float64 lists, one feature, names of their own."""
+    rng = np.random.default_rng(1)
+    series = level + deviation * rng.normal(size=(rows, 40)).cumsum(axis=1) / 5
+    frame = pd.DataFrame({"history": list(series[:, :30]), "load": list(series[:, 30:])})
+    folder.mkdir(parents=True)
+    frame.to_parquet(folder / "data.parquet", row_group_size=50)
+
+
+@pytest.mark.parametrize("scaling", ["standard", "window"])
+def test_data_of_a_high_level_trains_certifies_and_scores(tmp_path, freerun, scaling):
+    for split in ("train", "valid"):
+        own_data(tmp_path / split, 101_325, 221)
+    names = ["--column", "past=history", "--column", "target=load"]
+    data = [tmp_path / "train", "--valid", tmp_path / "valid", "--out", tmp_path / "bundle"]
+    settings = ["--set", "epochs=1", "--set", "units=8", "--set", f"scaling={scaling}", "--set", "start=last"]
+    export("train", *data, *names, *settings)
+    done = freerun("score", tmp_path / "bundle", tmp_path / "valid", "--out", tmp_path / "out", *names, "--json")
+    assert done.code == 0, done.err
+    assert done.json()["warnings"] == ["cast to float32: history"]
+    assert (
+        freerun("score", tmp_path / "bundle", tmp_path / "valid", "--out", tmp_path / "o2", *names, "--quiet").err == ""
+    )
+
+
+def test_bad_rows_beyond_what_was_agreed_stop_the_training_with_their_reasons(tmp_path):
+    own_data(tmp_path / "data", 0, 1)
+    frame = pd.read_parquet(tmp_path / "data/data.parquet")
+    frame["history"] = [row[:29] if index % 10 == 3 else row for index, row in enumerate(frame["history"])]
+    frame.rename(columns={"history": "past", "load": "target"}).to_parquet(tmp_path / "data/data.parquet")
+    data = [tmp_path / "data", "--valid", tmp_path / "data", "--out", tmp_path / "bundle", "--set", "epochs=1"]
+    done = export("train", *data, check=False)
+    assert done.returncode == 11
+    assert "past_shape" in done.stderr
+    assert "max_reject_rate" in done.stderr
+    assert export("train", *data, "--set", "max_reject_rate=0.2", "--set", "units=4").returncode == 0
+
+
 def test_a_bundle_is_never_written_over(trained):
     done = export("train", trained / "train", "--valid", trained / "valid", "--out", trained / "bundle", check=False)
     assert done.returncode == 2
