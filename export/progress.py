@@ -34,7 +34,7 @@ def _lines(epochs: int, stream: IO[str]) -> Any:
     import keras
 
     class Lines(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_train_begin(self, _logs: Any = None) -> None:
+        def on_train_begin(self, logs: Any = None) -> None:
             self.started, self.done = time.monotonic(), 0
 
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -56,20 +56,20 @@ def _bar(epochs: int, steps: int, stream: IO[str]) -> Any:
     bar = Progress(*columns, console=Console(file=stream))
 
     class Bar(keras.callbacks.Callback):  # type: ignore[misc]
-        def on_train_begin(self, _logs: Any = None) -> None:
+        def on_train_begin(self, logs: Any = None) -> None:
             bar.start()
             self.task = bar.add_task("epoch 1", total=epochs * steps)
 
-        def on_epoch_begin(self, epoch: int, _logs: Any = None) -> None:
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             bar.update(self.task, completed=epoch * steps, description=f"epoch {epoch + 1}/{epochs}")
 
-        def on_train_batch_end(self, _batch: int, _logs: Any = None) -> None:
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             bar.advance(self.task)
 
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             bar.console.print(f"epoch {epoch + 1}/{epochs}  {losses(logs)}", highlight=False)
 
-        def on_train_end(self, _logs: Any = None) -> None:
+        def on_train_end(self, logs: Any = None) -> None:
             bar.stop()
 
     return Bar()

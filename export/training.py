@@ -270,11 +270,11 @@ def _judge(
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             forced, free = evaluate(models, valid, config, feature)
             losses = [forced.masked_mse(forced.model), free.masked_mse(free.model)]
-            if losses[1] is None or not math.isfinite(losses[1]):
+            if losses[0] is None or losses[1] is None or not math.isfinite(losses[1]):
                 raise UsageError(explain("training diverged", got=losses, remedy="lower learning_rate, or set scaling"))
             logs = {} if logs is None else logs
-            logs |= {"teacher_forced": losses[0] or math.nan, "free_running": losses[1]}
-            work.save(self.model, Epoch(epoch + 1, logs.get("loss", math.nan) * unit, losses[0] or math.nan, losses[1]))
+            logs |= {"teacher_forced": losses[0], "free_running": losses[1]}
+            work.save(self.model, Epoch(epoch + 1, logs.get("loss", math.nan) * unit, losses[0], losses[1]))
             self.model.stop_training = _exhausted(work.history, config)
 
     return Judge()

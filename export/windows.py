@@ -152,6 +152,11 @@ def open_windows(
     if len(flagged) > 1:
         bare = [path for path, layout in layouts.items() if "past_observed" not in layout.roles]
         raise InputError(f"some files of {text} have past_observed, these do not:" + listing(bare))
+    teaching = {path for path, layout in layouts.items() if "decoder_input" in layout.roles}
+    if teaching and len(teaching) < len(layouts):
+        raise InputError(
+            f"some files of {text} have decoder_input, these do not:" + listing(sorted(layouts.keys() - teaching))
+        )
     return TrainingWindows(dataset, sizes, layouts, flagged.pop(), tuple(groups), "\n".join(identities))
 
 

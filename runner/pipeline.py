@@ -108,6 +108,8 @@ class Pipeline:
                     writer.add(block, prediction, windows.reasons)
                 self.progress(len(windows))
             part = self._part(unit, layout, tally)
+            if part.scored + sum(part.rejects.values()) != unit.rows:
+                raise AssertionError(f"{unit.path}: {unit.rows} rows went in, {part.scored} scored, {part.rejects}")
             self._refuse_misfits(part)
             self._refuse_replaced(unit)
             self.stop.check()

@@ -1,6 +1,9 @@
 """The whole road by the commands alone: demo data, training, certified bundle, scores."""
 
+import contextlib
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -156,3 +159,19 @@ def test_the_runner_needs_the_bundle_alone(trained, freerun, tmp_path):
     shutil.copytree(trained / "bundle", tmp_path / "elsewhere")
     done = freerun("score", tmp_path / "elsewhere", trained / "valid", "--out", tmp_path / "out")
     assert done.code == 0, done.err
+
+
+def test_training_on_a_terminal_draws_its_bar_and_finishes(trained, tmp_path):
+    code = "from export.cli import main; main()"
+    args = ["train", trained / "train", "--valid", trained / "valid", "--out", tmp_path / "b", "--set", "epochs=1"]
+    main, side = pty.openpty()
+    command = [sys.executable, "-c", code, *map(str, args), "--set", "units=3"]
+    with subprocess.Popen(command, stdin=side, stdout=subprocess.DEVNULL, stderr=side) as running:
+        os.close(side)
+        seen = b""
+        with contextlib.suppress(OSError):  # the terminal is gone once the process is
+            while piece := os.read(main, 4096):
+                seen += piece
+    os.close(main)
+    assert running.returncode == 0, seen.decode()
+    assert b"epoch 1/1" in seen
