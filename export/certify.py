@@ -16,7 +16,7 @@ from runner.audit import GraphFacts, audit_graph
 from runner.batch import F32, WindowBatch
 from runner.decode import decode, encoder_feeds, teacher_inputs
 from runner.device import Device, cpu_count
-from runner.errors import BundleError, CertificationError, InputError
+from runner.errors import BundleError, CertificationError, InputError, explain
 from runner.forecaster import Forecaster
 from runner.manifest import Manifest
 from runner.score import score_block
@@ -30,6 +30,8 @@ PARITY = 1e-5
 RESOLUTION_STEPS = 4
 """Predictions may differ by so many float32 steps at the target's level, where that is more than PARITY."""
 GOLDEN_WINDOWS = 8
+COARSEST = 1e-2
+"""Deviations that a tolerance may reach at most; beyond it, it would let anything pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,15 @@ def tolerance_of(level: float, deviation: float) -> float:
     Args:
         level: the largest absolute target seen in training.
         deviation: of the targets.
+
+    Raises:
+        CertificationError: float32 cannot tell the targets apart.
     """
-    return max(PARITY, RESOLUTION_STEPS * float(np.spacing(np.float32(level))) / deviation)
+    resolution = RESOLUTION_STEPS * float(np.spacing(np.float32(level))) / deviation
+    if resolution > COARSEST:
+        what = f"float32 cannot hold a target of {level:.6g} that deviates by {deviation:.3g}"
+        raise CertificationError(explain(what, remedy="subtract an offset from the target and its past feature"))
+    return max(PARITY, resolution)
 
 
 def audit_pair(models: Forecasters, graphs: GraphPair) -> dict[str, GraphFacts]:

@@ -120,7 +120,7 @@ class Moments:
     def scale(self) -> F64:
         """Return the deviations, 1 where a feature never changes."""
         deviation = np.sqrt(self.squares / max(self.count, 1))
-        return np.where(deviation > 0, deviation, 1.0)
+        return np.where(deviation > 1e-12 * np.abs(self.mean), deviation, 1.0)  # less is what rounding leaves
 
 
 def open_windows(

@@ -77,6 +77,11 @@ def test_the_tolerance_is_never_finer_than_float32_at_the_targets_level(level, d
     assert tolerance_of(1.0, 1.0) == PARITY
 
 
+def test_a_target_that_float32_cannot_hold_is_refused():
+    with pytest.raises(CertificationError, match="offset"):
+        tolerance_of(1e7, 1.0)
+
+
 def test_the_comparison_is_not_of_a_thing_with_itself(candidate_of, valid_windows):
     found = certified(candidate_of(), valid_windows)
     assert found.largest > 0
