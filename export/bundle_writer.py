@@ -1,11 +1,12 @@
 """Put a certified pair of graphs into a folder that appears as a whole, or not at all."""
 
+import ctypes
 import hashlib
 import io
 import json
 import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from export.certify import Candidate, Certificate, tolerance_of
+from export.certify import Certificate, tolerance_of
 from export.config import TrainConfig
+from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair
 from export.model import Forecasters
 from export.windows import Statistics
 from runner.batch import F32, WindowBatch
+from runner.bundle import Bundle
 from runner.digests import canonical
 from runner.errors import OutputError, UsageError, explain
-from runner.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, bundle_id_of
+from runner.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, Precision, bundle_id_of
 from runner.report import versions
 from runner.schema import Sizes
 from runner.storage import TEMPORARY
@@ -41,10 +44,12 @@ def draft_manifest(
     *,
     flagged: bool,
 ) -> dict[str, Any]:
-    """Return the manifest with everything but what certifying finds; enough for the runner's loop."""
+    """Return the manifest with everything but its files and what certifying finds; enough for the runner's loop."""
     names = config.feature_names or [f"f{index}" for index in range(sizes.past)]
     constant = None if config.start == "last" else float(config.start)
     tolerance = tolerance_of(statistics.target_level, statistics.target_scale)
+    context = [entry.name for entry in models.encoder.inputs]
+    step = [entry.name for entry in models.step.inputs if entry.name in {"previous", "future_known"}]
     return {
         "format_version": FORMAT_VERSION,
         "name": config.name,
@@ -61,15 +66,8 @@ def draft_manifest(
         "target": {"name": names[feature], "feature": feature, "scale": statistics.target_scale},
         "start": {"kind": "last" if constant is None else "constant", "value": constant},
         "scaling": config.scaling,
-        "encoder": _graph(
-            "encoder.onnx", graphs.encoder, [entry.name for entry in models.encoder.inputs], ["previous_0"]
-        ),
-        "decoder_step": _graph(
-            "decoder_step.onnx",
-            graphs.decoder_step,
-            [entry.name for entry in models.step.inputs if entry.name in {"previous", "future_known"}],
-            ["prediction"],
-        ),
+        "encoder": {**NOT_YET, "tensors": {role: role for role in [*context, "previous_0"]}},
+        "decoder_step": {**NOT_YET, "tensors": {role: role for role in [*step, "prediction"]}},
         "states": [
             {"encoder_output": name, "step_input": name, "step_output": f"{name}_next", "width": models.widths[name][0]}
             for name in models.states
@@ -93,39 +91,73 @@ def provisional(draft: dict[str, Any]) -> Manifest:
     return _manifest({**draft, "certified": certified, "golden": NOT_YET, "certificate": NOT_YET})
 
 
-def write_bundle(
-    path: Path, candidate: Candidate, draft: dict[str, Any], certificate: Certificate, golden: tuple[WindowBatch, F32]
-) -> Manifest:
-    """Write the bundle under a temporary name beside its place, sync it, and rename it.
+@dataclass(frozen=True, slots=True)
+class CertifiedForm:
+    """A precision that may be let out.
+
+    Attributes:
+        golden: windows and their forecasts [B, H].
+        losses: of the runner's loop on the validation windows, (teacher-forced, free-running).
+        certificate: the record of what was measured.
+    """
+
+    graphs: FormGraphs
+    golden: tuple[WindowBatch, F32]
+    losses: tuple[Score, Score]
+    certificate: dict[str, Any]
+
+
+def write_bundle(path: Path, values: dict[str, Any], forms: dict[Precision, CertifiedForm]) -> Manifest:
+    """Write a bundle under a temporary name beside its place, sync it, and rename it.
 
     Args:
         path: where the bundle goes; nothing may be there.
-        candidate: the certified graphs.
-        draft: the manifest so far.
-        certificate: what was measured.
-        golden: windows and their forecasts [B, H].
+        values: the manifest's draft.
+        forms: what it is to hold; fp32 is among them.
 
     Raises:
         UsageError: something is there already.
         OutputError: it cannot be written.
     """
-    files = {
-        "encoder.onnx": candidate.graphs.encoder,
-        "decoder_step.onnx": candidate.graphs.decoder_step,
-        "golden.parquet": _golden(*golden, candidate.graphs.export_id),
-        "certificate.json": _certificate(certificate, candidate),
+    refuse_existing(path)
+    files: dict[str, bytes] = {}
+    closed = {**values, **_form(values, forms["fp32"], "", files), "precisions": {}}
+    for precision in sorted(forms.keys() - {"fp32"}):
+        closed["precisions"][precision] = _form(values, forms[precision], f"{precision}/", files)
+    return _write_folder(path, closed, files, replace=False)
+
+
+def add_precision(bundle: Bundle, precision: Precision, form: CertifiedForm) -> Manifest:
+    """Put another bundle in the place of this one: the same, and one precision more. Readers see one or the other.
+
+    Raises:
+        OutputError: it cannot be written; the bundle is as it was.
+    """
+    values = bundle.manifest.model_dump(mode="json")
+    files = dict(bundle.contents)
+    precisions = {**values["precisions"], precision: _form(values, form, f"{precision}/", files)}
+    closed = {**values, "format_version": FORMAT_VERSION, "precisions": precisions}
+    return _write_folder(bundle.path, closed, files, replace=True)
+
+
+def _form(values: dict[str, Any], form: CertifiedForm, folder: str, files: dict[str, bytes]) -> dict[str, Any]:
+    """Lay a form's files beside the others; return its part of the manifest."""
+    tensors = {name: values[name]["tensors"] for name in ("encoder", "decoder_step")}
+    tensors["fused"] = Manifest.fused_names(tensors["encoder"], tensors["decoder_step"])
+    forced, free = form.losses
+    entry: dict[str, Any] = {
+        "fused": None,
+        "certified": {"windows": free.windows, "teacher_forced": losses(forced), "free_running": losses(free)},
     }
-    manifest = _manifest(
-        {
-            **draft,
-            "certified": _certified(certificate),
-            "golden": _pinned("golden.parquet", files["golden.parquet"]),
-            "certificate": _pinned("certificate.json", files["certificate.json"]),
-        }
-    )
-    files[MANIFEST_FILE] = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True).encode() + b"\n"
-    _write_folder(path, files)
-    return manifest
+    contents = {
+        **{name: (f"{folder}{name}.onnx", graph) for name, graph in form.graphs.by_key().items()},
+        "golden": (f"{folder}golden.parquet", _golden(*form.golden, values["export_id"])),
+        "certificate": (f"{folder}certificate.json", _json(form.certificate)),
+    }
+    for key, (name, content) in contents.items():
+        files[name] = content
+        entry[key] = _pinned(name, content) | ({"tensors": tensors[key]} if key in tensors else {})
+    return entry
 
 
 def refuse_existing(path: Path) -> None:
@@ -138,23 +170,36 @@ def refuse_existing(path: Path) -> None:
         raise UsageError(explain(f"{path} exists", remedy="give --out a new name: a bundle is never changed in place"))
 
 
-def _write_folder(path: Path, files: dict[str, bytes]) -> None:
-    refuse_existing(path)
+def _write_folder(path: Path, values: dict[str, Any], files: dict[str, bytes], *, replace: bool) -> Manifest:
+    manifest = _manifest(values)
+    files = {**files, MANIFEST_FILE: _json(manifest.model_dump(mode="json"))}
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         for name, content in files.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
             with (temporary / name).open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        _sync(temporary)
-        temporary.rename(path)
+        for folder in {(temporary / name).parent for name in files}:
+            _sync(folder)
+        _exchange(temporary, path) if replace else temporary.rename(path)
         _sync(path.parent)
     except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise OutputError(explain(f"cannot write the bundle {path}", got=error.strerror)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+def _exchange(new: Path, old: Path) -> None:
+    """Swap two folders' names in one step, so that there is a whole bundle under the name at every instant."""
+    at_here, exchange = -100, 2
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(at_here, os.fsencode(new), at_here, os.fsencode(old), exchange):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _sync(folder: Path) -> None:
@@ -175,44 +220,40 @@ def _pinned(name: str, content: bytes) -> dict[str, Any]:
     return {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def _graph(name: str, content: bytes, inputs: list[str], outputs: list[str]) -> dict[str, Any]:
-    return {**_pinned(name, content), "tensors": {role: role for role in [*inputs, *outputs]}}
-
-
 def _producers() -> dict[str, str]:
     from importlib.metadata import version
 
     return {**versions(), **{name: version(name) for name in ("tensorflow", "keras", "tf2onnx")}}
 
 
-def _losses(score: Score) -> dict[str, float | None]:
+def losses(score: Score) -> dict[str, float | None]:
+    """Return both means of a score, as manifest and certificate write them."""
     return {"masked_mse": score.masked_mse(score.model), "observed_mse": score.observed_mse(score.model)}
 
 
-def _certified(certificate: Certificate) -> dict[str, Any]:
-    forced, free = certificate.runner
-    return {"windows": free.windows, "teacher_forced": _losses(forced), "free_running": _losses(free)}
-
-
-def _certificate(certificate: Certificate, candidate: Candidate) -> bytes:
+def certificate_of(certificate: Certificate, config: TrainConfig, export_id: str) -> dict[str, Any]:
+    """Return the record of what was measured of the float32 form."""
     forced, free = certificate.runner
     keras_forced, keras_free = certificate.keras
-    content = {
-        "export_id": candidate.graphs.export_id,
+    return {
+        "export_id": export_id,
         "tolerance": certificate.tolerance,
         "unit": "the target's deviation for predictions and memory; for states their largest value, at least 1",
         "largest_difference": certificate.largest,
         "audit": {name: asdict(facts) for name, facts in certificate.audit.items()},
         "parity": [asdict(entry) for entry in certificate.parity],
         "losses": {
-            "keras": {"teacher_forced": _losses(keras_forced), "free_running": _losses(keras_free)},
-            "runner": {"teacher_forced": _losses(forced), "free_running": _losses(free)},
+            "keras": {"teacher_forced": losses(keras_forced), "free_running": losses(keras_free)},
+            "runner": {"teacher_forced": losses(forced), "free_running": losses(free)},
             "windows": free.windows,
             "per_step": {"teacher_forced": forced.by_step(forced.model), "free_running": free.by_step(free.model)},
         },
-        "config": candidate.config.model_dump(),
+        "config": config.model_dump(),
         "producers": _producers(),
     }
+
+
+def _json(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False).encode() + b"\n"
 
 

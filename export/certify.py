@@ -2,25 +2,26 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from export.config import TrainConfig
+from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair, signatures
 from export.model import Forecasters
 from export.training import free_running, start_values, teacher_forced
 from export.windows import TrainingWindows, trainable
 from runner.audit import GraphFacts, audit_graph
 from runner.batch import F32, WindowBatch
-from runner.decode import decode, encoder_feeds, teacher_inputs
+from runner.decode import Loop, encoder_feeds, teacher_inputs
 from runner.device import Device, cpu_count
 from runner.errors import BundleError, CertificationError, InputError, explain
-from runner.forecaster import Forecaster
+from runner.forecaster import Forecaster, open_loop
 from runner.manifest import Manifest
 from runner.score import score_block
-from runner.session import GraphSession, open_session
+from runner.session import open_session
 from runner.stop import Stop
 from runner.totals import Score
 
@@ -30,6 +31,7 @@ PARITY = 1e-5
 RESOLUTION_STEPS = 4
 """Predictions may differ by so many float32 steps at the target's level, where that is more than PARITY."""
 GOLDEN_WINDOWS = 8
+VALIDATION_BATCH = 128
 COARSEST = 1e-2
 """Deviations that a tolerance may reach at most; beyond it, it would let anything pass."""
 
@@ -42,6 +44,7 @@ class Parity:
         encoder: by output of the encoder.
         step: by output of one step.
         teacher_forced, free_running: by horizon step, in units of the target's deviation.
+        fused_teacher_forced, fused_free_running: the same for the fused graph; empty where there is none.
     """
 
     batch_size: int
@@ -49,9 +52,22 @@ class Parity:
     step: dict[str, float]
     teacher_forced: tuple[float, ...]
     free_running: tuple[float, ...]
+    fused_teacher_forced: tuple[float, ...] = ()
+    fused_free_running: tuple[float, ...] = ()
 
     def largest(self) -> float:
-        return max(*self.encoder.values(), *self.step.values(), *self.teacher_forced, *self.free_running)
+        return max(
+            *self.encoder.values(), *self.step.values(), *(v for values in self.loops().values() for v in values)
+        )
+
+    def loops(self) -> dict[str, tuple[float, ...]]:
+        """Return the differences by horizon step of each loop that was run."""
+        return {
+            "teacher-forced": self.teacher_forced,
+            "free-running": self.free_running,
+            "fused teacher-forced": self.fused_teacher_forced,
+            "fused free-running": self.fused_free_running,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +96,7 @@ class Candidate:
     """A pair of graphs that asks to be let out, and the Keras models that it must equal."""
 
     models: Forecasters
-    graphs: GraphPair
+    graphs: FormGraphs
     manifest: Manifest
     config: TrainConfig
 
@@ -148,21 +164,14 @@ def certify(
     Raises:
         CertificationError: a difference above the tolerance; a table names all of them.
     """
-    encoder, step = _sessions(candidate)
     sample = first_windows(valid, max(BATCH_SIZES))
-    parity = tuple(_compare(candidate, encoder, step, _repeat(sample, size)) for size in BATCH_SIZES)
-    losses = _losses(candidate.manifest, encoder, step, valid)
+    parity = tuple(_compare(candidate, _repeat(sample, size)) for size in BATCH_SIZES)
+    losses = losses_of(candidate.manifest, candidate.graphs, valid)
     certificate = Certificate(audit, parity, keras_losses, losses, candidate.manifest.tolerances.parity)
     problems = [*_differences(certificate), *_loss_differences(certificate, candidate.manifest.target.scale)]
     if problems:
         raise CertificationError(_table("the graphs do not do what the Keras model does", problems))
     return certificate
-
-
-def golden_predictions(candidate: Candidate, windows: WindowBatch) -> F32:
-    """Forecast windows with the runner's loop: what the bundle promises to reproduce anywhere [B, H]."""
-    encoder, step = _sessions(candidate)
-    return decode(encoder, step, candidate.manifest, windows, teacher=False)
 
 
 def first_windows(valid: TrainingWindows, count: int) -> WindowBatch:
@@ -178,34 +187,47 @@ def first_windows(valid: TrainingWindows, count: int) -> WindowBatch:
     raise InputError("the validation data has no good window with a target")
 
 
-def _sessions(candidate: Candidate) -> tuple[GraphSession, GraphSession]:
-    device, stop = Device("cpu"), Stop()
-    return (
-        open_session(candidate.graphs.encoder, "the encoder", device, threads=1, stop=stop),
-        open_session(candidate.graphs.decoder_step, "the decoder step", device, threads=1, stop=stop),
-    )
+def production_loop(manifest: Manifest, graphs: FormGraphs) -> Loop:
+    """Return the loop that the runner would use for these graphs, on the CPU, for batches of any size."""
+    return open_loop(manifest, graphs.by_key(), Device("cpu"), Stop())
 
 
-def _compare(candidate: Candidate, encoder: GraphSession, step: GraphSession, batch: WindowBatch) -> Parity:
+def losses_of(manifest: Manifest, graphs: FormGraphs, valid: TrainingWindows) -> tuple[Score, Score]:
+    """Score all validation windows with the runner's own loop; return both scores, (teacher-forced, free-running)."""
+    totals: dict[bool, Score] = {}
+    loop = open_loop(manifest, graphs.by_key(), Device("cpu"), Stop(), VALIDATION_BATCH)
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        forecaster = Forecaster(manifest, loop, pool, VALIDATION_BATCH)
+        for block in valid.blocks():
+            kept = trainable(block)
+            for teacher in (True, False):
+                prediction = forecaster.predict(kept, teacher=teacher)
+                score = score_block(kept, prediction, manifest.target.feature, manifest.season_length)
+                if score:
+                    totals[teacher] = totals[teacher] + score if teacher in totals else score
+    return totals[True], totals[False]
+
+
+def _compare(candidate: Candidate, batch: WindowBatch) -> Parity:
+    """Run Keras, the two graphs in the plain loop, and the fused graph over the same windows."""
     models, manifest, config = candidate.models, candidate.manifest, candidate.config
     scale, feature = manifest.target.scale, manifest.target.feature
-    forced = decode(encoder, step, manifest, batch, teacher=True) - teacher_forced(models, batch, config, feature)
-    free = decode(encoder, step, manifest, batch, teacher=False) - free_running(models, batch)
-    first, inner = _inner_differences(candidate, encoder, step, batch)
-    return Parity(
-        batch_size=len(batch),
-        encoder=first,
-        step=inner,
-        teacher_forced=_by_step(forced, scale),
-        free_running=_by_step(free, scale),
-    )
+    keras = {True: teacher_forced(models, batch, config, feature), False: free_running(models, batch)}
+    plain = replace(candidate.graphs, fused=None)
+    loops = [
+        production_loop(manifest, graphs) for graphs in (plain, candidate.graphs) if graphs.fused or graphs is plain
+    ]
+    found = [_by_step(loop(batch, teacher) - keras[teacher], scale) for loop in loops for teacher in (True, False)]
+    return Parity(len(batch), *_inner_differences(candidate, batch), *found)
 
 
-def _inner_differences(
-    candidate: Candidate, encoder: GraphSession, step: GraphSession, batch: WindowBatch
-) -> tuple[dict[str, float], dict[str, float]]:
+def _inner_differences(candidate: Candidate, batch: WindowBatch) -> tuple[dict[str, float], dict[str, float]]:
     """Compare every output of the encoder, and of one step from Keras' own state, by name."""
-    models, manifest = candidate.models, candidate.manifest
+    models, manifest, graphs = candidate.models, candidate.manifest, candidate.graphs
+    encoder, step = (
+        open_session(graph, name, Device("cpu"), threads=1, stop=Stop())
+        for name, graph in (("encoder", graphs.encoder), ("decoder_step", graphs.decoder_step))
+    )
     context = [batch.past, *([] if batch.past_observed is None else [batch.past_observed])]
     encoded = dict(zip(models.encoder_roles, models.encoder.predict_on_batch(context), strict=True))
     start = start_values(batch, candidate.config, manifest.target.feature)
@@ -234,23 +256,6 @@ def _by_step(difference: F32, scale: float) -> tuple[float, ...]:
     return tuple((np.abs(difference).max(axis=0) / scale).tolist())
 
 
-def _losses(
-    manifest: Manifest, encoder: GraphSession, step: GraphSession, valid: TrainingWindows
-) -> tuple[Score, Score]:
-    """Score all validation windows with the runner's own forecaster, teacher-forced and free-running."""
-    totals: dict[bool, Score] = {}
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        forecaster = Forecaster(manifest, encoder, step, pool, batch_size=512)
-        for block in valid.blocks():
-            kept = trainable(block)
-            for teacher in (True, False):
-                prediction = forecaster.predict(kept, teacher=teacher)
-                score = score_block(kept, prediction, manifest.target.feature, manifest.season_length)
-                if score:
-                    totals[teacher] = totals[teacher] + score if teacher in totals else score
-    return totals[True], totals[False]
-
-
 def _repeat(batch: WindowBatch, size: int) -> WindowBatch:
     return batch.take(np.resize(np.arange(len(batch)), size))
 
@@ -260,7 +265,7 @@ def _differences(certificate: Certificate) -> list[tuple[str, object, object]]:
     for entry in certificate.parity:
         found = {f"encoder {name}": value for name, value in entry.encoder.items()}
         found |= {f"step {name}": value for name, value in entry.step.items()}
-        for mode, values in (("teacher-forced", entry.teacher_forced), ("free-running", entry.free_running)):
+        for mode, values in entry.loops().items():
             found |= {f"{mode} step {index + 1}": value for index, value in enumerate(values)}
         for name, value in found.items():
             allowed = PARITY if "hidden" in name or "cell" in name else certificate.tolerance

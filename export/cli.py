@@ -67,6 +67,20 @@ def train(
     _print_export(out, exported)
 
 
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--valid", required=True, metavar="VALID", help="Windows that certify the int8 graphs.")
+@click.option(
+    "--column", multiple=True, callback=columns, metavar="ROLE=NAME", help="Name a role's column; repeatable."
+)
+def quantize(bundle: Path, valid: str, column: dict[str, str]) -> None:
+    """Add int8 graphs to BUNDLE if they forecast as well on VALID. The bundle gets another id."""
+    from export.quantize import quantize_bundle
+
+    manifest, form = quantize_bundle(bundle, valid, column)
+    _print_lines({"bundle": f"{bundle}", "bundle id": manifest.bundle_id, **_int8_lines(form.certificate)})
+
+
 def _print_export(out: Path, exported: "Exported") -> None:
     manifest, certified, found = exported.manifest, exported.manifest.certified, exported.certificate
     _, score = found.runner
@@ -79,6 +93,18 @@ def _print_export(out: Path, exported: "Exported") -> None:
         "  last value": f"masked MSE {score.masked_mse(score.last):.6g}",
         "Keras to ONNX": f"largest difference {found.largest:.3g}, allowed {found.tolerance:.3g}",
     }
+    if "int8" in exported.certified:
+        lines |= _int8_lines(exported.certified["int8"].certificate)
+    _print_lines(lines)
+
+
+def _int8_lines(certificate: dict[str, Any]) -> dict[str, str]:
+    changed, allowed = certificate["change"]["free_running"], certificate["change_allowed"]
+    loss = certificate["losses"]["int8"]["free_running"]["masked_mse"]
+    return {"int8": f"free-running masked MSE {loss:.6g}, changed by {changed:+.3%}, allowed {allowed:.0%}"}
+
+
+def _print_lines(lines: dict[str, str]) -> None:
     width = max(map(len, lines))
     for name, text in lines.items():
         click.echo(f"{name:<{width}}  {text}")

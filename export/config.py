@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from runner.errors import UsageError, explain, listing
-from runner.manifest import problems
+from runner.manifest import Precision, problems
 
 LARGEST_DEPTH = 3
-Names = Annotated[list[str], BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)]
-"""A list of names; on the command line also as one word with commas."""
+_Names = BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
+"""A list may be given as one word with commas too, as on the command line."""
+Names = Annotated[list[str], _Names]
 
 
 class TrainConfig(BaseModel):
@@ -26,6 +27,7 @@ class TrainConfig(BaseModel):
         target_feature: which past feature is the target, by index or by name.
         feature_names, future_names: names for `past` and `future_known`; else f0, f1, ... and k0, k1, ...
         season_length: steps of a season, for the seasonal naive forecast beside the score.
+        precision: forms that the bundle will hold: fp32, and int8 beside it where that is certified too.
         max_reject_rate: share of bad rows above which nothing is trained.
     """
 
@@ -44,6 +46,7 @@ class TrainConfig(BaseModel):
     feature_names: Names | None = None
     future_names: Names | None = None
     season_length: int | None = Field(default=None, ge=1)
+    precision: Annotated[list[Precision], _Names] = Field(default=["fp32"])
     max_reject_rate: float = Field(default=0.01, ge=0, le=1)
     tensorboard: bool = False
 
@@ -69,6 +72,9 @@ def load_config(path: Path | None, settings: tuple[str, ...]) -> TrainConfig:
         ) from error
     if not 1 <= len(config.layers) <= LARGEST_DEPTH or min(config.layers) < 1:
         raise UsageError(explain("units do not fit", got=config.units, expected="1 to 3 layers of at least 1 unit"))
+    if "fp32" not in config.precision:
+        remedy = "precision=fp32,int8: int8 is made from the float32 graphs"
+        raise UsageError(explain("precision does not fit", got=config.precision, remedy=remedy))
     return config
 
 

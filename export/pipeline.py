@@ -8,7 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from export.bundle_writer import draft_manifest, provisional, refuse_existing, write_bundle
+from export.bundle_writer import (
+    CertifiedForm,
+    certificate_of,
+    draft_manifest,
+    provisional,
+    refuse_existing,
+    write_bundle,
+)
 from export.certify import (
     GOLDEN_WINDOWS,
     Candidate,
@@ -16,16 +23,18 @@ from export.certify import (
     audit_pair,
     certify,
     first_windows,
-    golden_predictions,
+    production_loop,
 )
 from export.config import TrainConfig
+from export.forms import make_form
 from export.graphs import convert
 from export.model import build
+from export.quantize import certified_int8
 from export.training import Trained, WorkFolder, evaluate, identity_of, train
 from export.windows import Statistics, TrainingWindows, measure, open_windows
 from runner.bundle import audit_bundle, open_bundle
 from runner.errors import InputError, UsageError, explain, listing
-from runner.manifest import Manifest
+from runner.manifest import Manifest, Precision
 from runner.schema import Sizes
 
 Say = Callable[[str], None]
@@ -48,6 +57,7 @@ class Exported:
     manifest: Manifest
     certificate: Certificate
     trained: Trained
+    certified: dict[Precision, CertifiedForm]
 
 
 def train_bundle(
@@ -83,15 +93,24 @@ def train_bundle(
     steps = -(-statistics.windows // config.batch_size)
     trained = train(models, (windows, valid), statistics, config, feature, work, callbacks(steps))
     say(f"best epoch {trained.best.epoch} of {len(trained.history)}; certifying")
-    graphs = convert(models)
-    audit = audit_pair(models, graphs)
-    draft = draft_manifest(config, windows.sizes, statistics, feature, models, graphs, flagged=windows.flagged)
-    candidate = Candidate(models, graphs, provisional(draft), config)
+    pair = convert(models)
+    audit = audit_pair(models, pair)
+    draft = draft_manifest(config, windows.sizes, statistics, feature, models, pair, flagged=windows.flagged)
+    candidate = Candidate(models, make_form(pair, provisional(draft), "fp32"), provisional(draft), config)
     certificate = certify(candidate, valid, audit, evaluate(models, valid, config, feature))
-    golden = first_windows(valid, GOLDEN_WINDOWS)
-    manifest = write_bundle(out, candidate, draft, certificate, (golden, golden_predictions(candidate, golden)))
+    forms: dict[Precision, CertifiedForm] = {"fp32": _certified_fp32(candidate, certificate, valid)}
+    if "int8" in config.precision:
+        forms["int8"] = certified_int8(pair, candidate.graphs, candidate.manifest, valid)
+    manifest = write_bundle(out, draft, forms)
     audit_bundle(open_bundle(out))  # the runner must take what export wrote
-    return Exported(manifest, certificate, trained)
+    return Exported(manifest, certificate, trained, forms)
+
+
+def _certified_fp32(candidate: Candidate, certificate: Certificate, valid: TrainingWindows) -> CertifiedForm:
+    golden = first_windows(valid, GOLDEN_WINDOWS)
+    prediction = production_loop(candidate.manifest, candidate.graphs)(golden, False)
+    record = certificate_of(certificate, candidate.config, candidate.manifest.export_id)
+    return CertifiedForm(candidate.graphs, (golden, prediction), certificate.runner, record)
 
 
 def check_names(config: TrainConfig, sizes: Sizes) -> int:

@@ -93,8 +93,9 @@ class WorkFolder:
 
 
 def identity_of(config: TrainConfig, train: TrainingWindows, valid: TrainingWindows) -> str:
-    """Return what a training may be resumed for: the same config on the same files."""
-    return digest({"config": config.model_dump(), "train": train.signature, "valid": valid.signature})
+    """Return what a training may be resumed for: the same files, and all of the config that training looks at."""
+    trained = config.model_dump(exclude={"precision"})
+    return digest({"config": trained, "train": train.signature, "valid": valid.signature})
 
 
 def best_epoch(history: tuple[Epoch, ...]) -> Epoch:

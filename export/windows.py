@@ -3,15 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from runner.batch import F64, GOOD, REASONS, WindowBatch
+from runner.batch import F64, GOOD, REASONS, WindowBatch, join
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain, listing
 from runner.parts import Unit
@@ -45,9 +44,10 @@ class TrainingWindows:
     def blocks(self, groups: tuple[tuple[str, int], ...] | None = None) -> Iterator[WindowBatch]:
         """Yield windows in the order of the groups given (of the files), rejects and rows without target included."""
         for path, group in self.groups if groups is None else groups:
-            unit = Unit(path, (group, group), 0, 0, "")
-            for block in read_blocks(self.dataset, unit, self.layouts[path], block_rows(self.sizes), Stop()):
-                yield validate(block, self.layouts[path], self.sizes, flags_past=self.flagged, teacher=True)
+            unit, layout = Unit(path, (group, group), 0, 0, ""), self.layouts[path]
+            with self.dataset.open(path) as file:
+                for block in read_blocks(file, unit, layout, block_rows(self.sizes), Stop()):
+                    yield validate(block, layout, self.sizes, flags_past=self.flagged, teacher=True)
 
     def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[WindowBatch]:
         """Yield good windows once each, in an order that depends on seed and epoch alone.
@@ -274,11 +274,7 @@ def _no_moments(width: int) -> Moments:
 
 
 def _shuffle(pool: list[WindowBatch], rng: np.random.Generator) -> WindowBatch:
-    columns: dict[str, Any] = {}
-    for entry in fields(WindowBatch):
-        arrays = [getattr(batch, entry.name) for batch in pool]
-        columns[entry.name] = None if arrays[0] is None else np.concatenate(arrays)
-    mixed = WindowBatch(**columns)
+    mixed = join(pool)
     return mixed.take(rng.permutation(len(mixed)))
 
 

@@ -1,23 +1,24 @@
 """Look into an ONNX graph before onnxruntime sees it; the only module of the runner that imports onnx."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import onnx  # noqa: TID251  (this is the module that may)
 
 from runner.errors import BundleError, explain, listing
-from runner.manifest import Manifest
+from runner.manifest import Graph, Manifest
 
 EXPORT_ID_KEY = "freerun.export_id"
 CONTROL_FLOW = frozenset({"Loop", "Scan", "If"})
 ALLOWED_OPERATORS = frozenset(
     """
     Abs Add And ArgMax Cast Clip Concat Constant ConstantOfShape CumSum Div Equal Erf Exp Expand Gather GatherElements
-    GatherND Gemm Greater GreaterOrEqual Identity IsNaN LSTM LayerNormalization Less LessOrEqual Log MatMul Max Min Mul
-    Neg Not OneHot Or Pow Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu
-    Reshape Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile Transpose Unsqueeze Where
+    GatherND Gemm Greater GreaterOrEqual Identity IsInf IsNaN LSTM LayerNormalization Less LessOrEqual Log MatMul
+    MatMulInteger Max Min Mul Neg Not OneHot Or Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin
+    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile
+    Transpose Unsqueeze Where
     """.split()  # noqa: SIM905  (one name a line would take a page)
 )
 """What a graph of ours may be built from: arithmetic on its own tensors. Nothing here reads files or calls out."""
@@ -58,6 +59,26 @@ def step_signature(manifest: Manifest) -> tuple[Signature, Signature]:
     outputs: Signature = {names["prediction"]: ("batch", 1, 1)}
     outputs |= {state.step_output: ("batch", state.width) for state in manifest.states}
     return inputs, outputs
+
+
+def fused_signature(manifest: Manifest, names: Mapping[str, str]) -> tuple[Signature, Signature]:
+    """Return the inputs and outputs of the graph that holds the whole horizon; `names` are its tensors by role."""
+    context, horizon = manifest.context_length, manifest.horizon
+    axes: dict[str, tuple[int | str, ...]] = {
+        "past": ("batch", context, manifest.past_width),
+        "past_observed": ("batch", context),
+        "future_known": ("batch", horizon, manifest.future_width),
+        "teacher": ("batch", horizon),
+    }
+    inputs = {name: axes[role] for role, name in names.items() if role in axes}
+    return inputs, {names["prediction"]: ("batch", horizon)}
+
+
+def signature(manifest: Manifest, key: str, graph: Graph) -> tuple[Signature, Signature]:
+    """Return what a graph must take and return, by its manifest key."""
+    if key == "fused":
+        return fused_signature(manifest, graph.tensors)
+    return encoder_signature(manifest) if key == "encoder" else step_signature(manifest)
 
 
 def audit_graph(

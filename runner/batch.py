@@ -1,5 +1,6 @@
 """The value that flows from validation to the decoding loop and the score: a batch of windows as numpy arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -84,6 +85,14 @@ class WindowBatch:
         picked: dict[str, Any] = {name: None if array is None else array[rows] for name, array in columns.items()}
         return WindowBatch(**picked)
 
+    def for_graphs(self, *, teacher: bool) -> "WindowBatch":
+        """Return the batch with what only the score looks at left out."""
+        return self if teacher else replace(self, target=None, observed=None, decoder_input=None)
+
+    def columns(self) -> frozenset[str]:
+        """Return the names of the arrays that are there; only batches with the same can be joined."""
+        return frozenset(field.name for field in fields(self) if getattr(self, field.name) is not None)
+
     def rejecting(self, rows: Bool | np.bool_, reason: str) -> "WindowBatch":
         """Return the batch with these rows rejected too; a row that already has a reason keeps it.
 
@@ -93,3 +102,15 @@ class WindowBatch:
         """
         codes = np.where(rows & (self.reasons == GOOD), np.uint8(reason_code(reason)), self.reasons)
         return replace(self, reasons=codes)
+
+
+def join(batches: Sequence[WindowBatch]) -> WindowBatch:
+    """Return the rows of all batches, which must have the same columns, one batch after the other."""
+    if len(batches) == 1:
+        return batches[0]
+    there = batches[0].columns()
+    joined: dict[str, Any] = {
+        field.name: np.concatenate([getattr(batch, field.name) for batch in batches]) if field.name in there else None
+        for field in fields(WindowBatch)
+    }
+    return WindowBatch(**joined)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import BundleError, explain, listing
-from runner.manifest import MANIFEST_FILE, BundleFile, Manifest, parse_manifest
+from runner.manifest import MANIFEST_FILE, BundleFile, Manifest, Precision, parse_manifest
 
 if TYPE_CHECKING:
     from runner.audit import GraphFacts
 
 MANIFEST_LIMIT = 1 << 20
+FOLDERS = ("int8",)
+"""The only folders that may stand in a bundle: one for each further precision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +24,19 @@ class Bundle:
 
     path: Path
     manifest: Manifest
-    encoder: bytes
-    decoder_step: bytes
-    golden: bytes
-    certificate: bytes
+    contents: dict[str, bytes]
+
+    def content(self, file: BundleFile) -> bytes:
+        """Return the bytes of a file that the manifest lists."""
+        return self.contents[file.file]
+
+    def graphs(self, precision: Precision) -> dict[str, bytes]:
+        """Return the graphs of a precision by their manifest key.
+
+        Raises:
+            BundleError: the bundle does not hold that one.
+        """
+        return {name: self.content(graph) for name, graph in self.manifest.form(precision).graphs().items()}
 
 
 def open_bundle(path: Path, expect_bundle_id: str | None = None) -> Bundle:
@@ -51,36 +62,46 @@ def open_bundle(path: Path, expect_bundle_id: str | None = None) -> Bundle:
     if expect_bundle_id is not None and manifest.bundle_id != expect_bundle_id:
         raise BundleError(explain("this is another bundle", got=manifest.bundle_id, expected=expect_bundle_id))
     _check_listing(path, names, manifest)
-    encoder, step, golden, certificate = (_read_pinned(path, file) for file in manifest.files())
-    return Bundle(path, manifest, encoder, step, golden, certificate)
+    return Bundle(path, manifest, {file.file: _read_pinned(path, file) for file in manifest.files()})
 
 
-def audit_bundle(bundle: Bundle) -> dict[str, "GraphFacts"]:
-    """Check both graphs without running them: the last thing before onnxruntime sees them.
+def audit_bundle(bundle: Bundle, *precisions: Precision) -> dict[str, "GraphFacts"]:
+    """Check graphs without running them: the last thing before onnxruntime sees them.
+
+    Args:
+        bundle: an opened bundle.
+        precisions: whose graphs to look at; all that the bundle holds, where none is given.
+
+    Returns:
+        What was found in each graph, by its file's name.
 
     Raises:
-        BundleError: a graph was refused, or the two are not of one export and opset.
+        BundleError: a graph was refused, or they are not of one export and opset.
     """
-    from runner.audit import audit_graph, encoder_signature, step_signature
+    from runner.audit import audit_graph, signature
 
-    manifest, allowed = bundle.manifest, bundle.manifest.control_flow
-    audit = {
-        "encoder": audit_graph(bundle.encoder, manifest.encoder.file, encoder_signature(manifest), allowed),
-        "decoder_step": audit_graph(bundle.decoder_step, manifest.decoder_step.file, step_signature(manifest), allowed),
-    }
-    _check_pair(audit, manifest)
+    manifest = bundle.manifest
+    audit = {}
+    for precision in precisions or manifest.held():
+        for name, graph in manifest.form(precision).graphs().items():
+            expected = signature(manifest, name, graph)
+            audit[graph.file] = audit_graph(bundle.content(graph), graph.file, expected, manifest.control_flow)
+    _check_same_export(audit, manifest)
     return audit
 
 
 def _plain_files(path: Path) -> set[str]:
-    """Return the names in the folder, which must be plain files without links among them."""
+    """Return the names in the folder, and in the folders of second precisions: plain files, no links among them."""
     try:
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise BundleError(
                 explain(f"{path} is not a bundle", got="no plain folder", remedy="give the folder itself, no link")
             )
-        with os.scandir(path) as entries:
-            kinds = {entry.name: entry.stat(follow_symlinks=False).st_mode for entry in entries}
+        kinds = _kinds(path, "")
+        for folder in FOLDERS:
+            if stat.S_ISDIR(kinds.get(folder, 0)):
+                del kinds[folder]
+                kinds |= _kinds(path, f"{folder}/") or {f"{folder}/": stat.S_IFREG}
     except OSError as error:
         raise BundleError(
             explain(f"cannot open the bundle {path}", got=error.strerror, remedy="check the path")
@@ -89,6 +110,11 @@ def _plain_files(path: Path) -> set[str]:
     if odd:
         raise BundleError(f"the bundle {path} holds links or folders; only plain files may be in it:" + listing(odd))
     return set(kinds)
+
+
+def _kinds(path: Path, prefix: str) -> dict[str, int]:
+    with os.scandir(path / prefix) as entries:
+        return {f"{prefix}{entry.name}": entry.stat(follow_symlinks=False).st_mode for entry in entries}
 
 
 def _check_listing(path: Path, names: set[str], manifest: Manifest) -> None:
@@ -126,7 +152,7 @@ def _read_pinned(path: Path, pinned: BundleFile) -> bytes:
     return content
 
 
-def _check_pair(audit: dict[str, "GraphFacts"], manifest: Manifest) -> None:
+def _check_same_export(audit: dict[str, "GraphFacts"], manifest: Manifest) -> None:
     stamps = {label: facts.export_id for label, facts in audit.items()}
     if set(stamps.values()) != {manifest.export_id}:
         raise BundleError(explain("the graphs are not of one export", got=stamps, expected=manifest.export_id))

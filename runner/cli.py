@@ -76,8 +76,9 @@ def cli() -> None:
 @option("--out", required=True, type=click.Path(path_type=Path), help="Folder for parts, report and ledger.")
 @option("--mode", type=click.Choice(["free-running", "teacher-forced"]), default="free-running")
 @option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
+@option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", help="Which of the bundle's graphs to run.")
 @option("--workers", type=click.IntRange(1, 1024), help="Decoding threads.  [default: the processors granted]")
-@option("--batch-size", type=click.IntRange(1, 1 << 20), default=512, help="Windows in one call of a graph.")
+@option("--batch-size", type=click.IntRange(1, 1 << 20), help="Windows in one call of a graph.  [default: measured]")
 @option("--column", multiple=True, callback=columns, metavar="ROLE=NAME", help="Name a role's column; repeatable.")
 @option(
     "--max-reject-rate",
@@ -138,16 +139,41 @@ def verify(bundle: Path, device: str) -> None:
     """Check every byte of BUNDLE and replay its golden windows on this machine."""
     from runner.bundle import open_bundle
     from runner.device import parse_device
-    from runner.forecaster import open_forecaster, replay_golden
+    from runner.forecaster import Decoding, open_forecaster
     from runner.stop import Stop
 
     granted = parse_device(device)
     opened = open_bundle(bundle)
-    with open_forecaster(opened, granted, batch_size=64, workers=1, stop=Stop()) as forecaster:
-        difference = replay_golden(forecaster, opened)
-    allowed = opened.manifest.tolerances.golden
+    allowed, lines = opened.manifest.tolerances.golden, []
+    for precision in opened.manifest.held():
+        with open_forecaster(opened, Decoding(granted, precision, batch_size=64, workers=1), Stop()) as forecaster:
+            lines.append(
+                f"golden windows on {granted}, {precision}: {forecaster.golden_difference:.3g} deviations of the target"
+            )
     click.echo(f"good: bundle {opened.manifest.bundle_id}")
-    click.echo(f"golden windows on {granted}: {difference:.3g} deviations of the target apart, allowed {allowed:.3g}")
+    click.echo("\n".join(f"{line} apart, allowed {allowed:.3g}" for line in lines))
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
+@option("--seconds", type=click.FloatRange(0.1, 3600), callback=_finite, default=10.0, help="Time for all of it.")
+@option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
+def bench(bundle: Path, device: str, *, seconds: float, as_json: bool) -> None:
+    """Measure how fast this machine decodes with BUNDLE, and remember it: `freerun score` then chooses accordingly."""
+    from runner.bundle import open_bundle
+    from runner.device import parse_device
+    from runner.display import bench_as_json, print_bench
+    from runner.supervise import supervise
+    from runner.tune import bench_bundle
+
+    granted = parse_device(device)
+    opened = open_bundle(bundle)
+    found = supervise(lambda stop: bench_bundle(opened, granted, seconds, stop))
+    if as_json:
+        click.echo(bench_as_json(opened, granted, found), nl=False)
+    else:
+        print_bench(found, cast("Any", sys.stdout))
 
 
 @cli.command()
@@ -167,10 +193,7 @@ def inspect(bundle: Path, *, as_json: bool) -> None:
 
 
 def _job(settings: dict[str, Any]) -> Job:
-    from runner.device import cpu_count
-
-    workers = settings.pop("workers") or cpu_count()
-    return Job(columns=settings.pop("column"), workers=workers, **settings)
+    return Job(columns=settings.pop("column"), **settings)
 
 
 def _score(job: Job, *, show_progress: bool) -> "Report":

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runner.digests import digest
+from runner.manifest import Precision
 
 Mode = Literal["free-running", "teacher-forced"]
 Rescore = Literal["changed", "none", "all"]
@@ -23,8 +24,9 @@ class Job:
         input: path or URI of a Parquet file or a folder of them.
         out: the output folder.
         columns: role -> column name, only where they differ.
-        batch_size: windows in one call of a graph; never changes a number.
-        workers: threads that decode; never changes a number.
+        precision: which of the bundle's forms to run.
+        batch_size: windows in one call of a graph, workers: threads that decode; neither changes a number. None leaves
+            them to a measurement, or to the number of processors.
         max_reject_rate: share of rejects above which the run ends with exit 10.
         max_masked_mse: score above which the run ends with exit 15.
     """
@@ -34,9 +36,10 @@ class Job:
     out: Path
     mode: Mode = "free-running"
     device: str = "cpu"
+    precision: Precision = "fp32"
     columns: dict[str, str] = field(default_factory=dict)
-    batch_size: int = 512
-    workers: int = 1
+    batch_size: int | None = None
+    workers: int | None = None
     max_reject_rate: float = 0.01
     max_masked_mse: float | None = None
     rescore: Rescore = "changed"
@@ -52,7 +55,7 @@ class Job:
 
     def numbers(self) -> dict[str, Any]:
         """Return the options that can change a prediction or a score: parts made under others are history."""
-        return {"mode": self.mode, "precision": "fp32", "columns": {role: self.column(role) for role in ROLES}}
+        return {"mode": self.mode, "precision": self.precision, "columns": {role: self.column(role) for role in ROLES}}
 
     def options(self) -> dict[str, Any]:
         """Return all options for the record, without the places of things."""

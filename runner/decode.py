@@ -1,7 +1,8 @@
-"""The recurrent decoding loop: a step function, numpy arrays, and nothing else.
+"""The recurrent decoding loop: functions that run graphs, numpy arrays, and nothing else.
 
 State is passed in and returned, never kept. Tensors go by name. Step t's prediction is step t + 1's `previous`, in raw
-units; under teacher forcing the true previous value takes its place.
+units; under teacher forcing the true previous value takes its place. `decode` is the loop as the bundle format defines
+it; `decode_fused` leaves it to a graph that holds it whole.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +12,15 @@ import numpy as np
 from runner.batch import F32, F64, Bool, WindowBatch
 from runner.manifest import Manifest
 
+FREE_RUNNING = np.float32(np.nan)
+START_VALUE = np.float32(np.inf)
+"""What stands in the fused graph's `teacher` for a step that takes the last prediction, or the start value."""
+
 RunGraph = Callable[[Mapping[str, F32]], Mapping[str, F32]]
 """A graph: tensors by name in, tensors by name out."""
+
+Loop = Callable[[WindowBatch, bool], F32]
+"""What every way to decode is: a batch without rejects and `teacher` in, predictions [B, H] out, row by row."""
 
 
 def decode(encoder: RunGraph, step: RunGraph, manifest: Manifest, batch: WindowBatch, *, teacher: bool) -> F32:
@@ -45,6 +53,29 @@ def decode(encoder: RunGraph, step: RunGraph, manifest: Manifest, batch: WindowB
         following = predictions if inputs is None else inputs[:, 1:]
         previous = np.ascontiguousarray(following[:, h : h + 1])
     return predictions
+
+
+def decode_fused(fused: RunGraph, names: Mapping[str, str], horizon: int, batch: WindowBatch, *, teacher: bool) -> F32:
+    """Forecast a batch with the graph that holds encoder and loop.
+
+    Args:
+        fused: runs that graph; what its `teacher` input means stands in docs/bundle-format.md.
+        names: its tensors' names by role.
+        horizon: H.
+        batch: windows without rejects, at least one [B, ...].
+        teacher: feed the teacher's input instead of the last prediction.
+
+    Returns:
+        Predictions in raw units [B, H], those of `decode` but for rounding.
+    """
+    start = np.full((len(batch), 1), START_VALUE, np.float32)
+    forced = teacher_inputs(start, batch) if teacher else np.full((len(batch), horizon), FREE_RUNNING, np.float32)
+    feeds = {names["past"]: batch.past, names["teacher"]: forced}
+    if batch.past_observed is not None:
+        feeds[names["past_observed"]] = batch.past_observed
+    if batch.future_known is not None:
+        feeds[names["future_known"]] = batch.future_known
+    return fused(feeds)[names["prediction"]]
 
 
 def encoder_feeds(manifest: Manifest, batch: WindowBatch) -> dict[str, F32]:

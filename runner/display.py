@@ -1,8 +1,9 @@
 """Words and tables for people; whatever a script reads is JSON, Parquet or an exit code."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import ExitCode, FreerunError
@@ -10,7 +11,9 @@ from runner.errors import ExitCode, FreerunError
 if TYPE_CHECKING:
     from runner.audit import GraphFacts
     from runner.bundle import Bundle
+    from runner.manifest import Precision
     from runner.report import Report, Step, Summary
+    from runner.tune import Trial
 
 
 def print_report(report: "Report", stream: IO[str]) -> None:
@@ -39,6 +42,30 @@ def print_report(report: "Report", stream: IO[str]) -> None:
         _print_scores(shown, stream)
 
 
+def print_bench(found: Mapping["Precision", Sequence["Trial"]], stream: IO[str]) -> None:
+    """Print the rate of each trial, the best of each precision marked."""
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE, pad_edge=False)
+    for title in ("precision", "batch size", "threads", "windows a second", ""):
+        table.add_column(title, justify="left" if title in {"precision", ""} else "right")
+    for precision, trials in found.items():
+        best = max(trials, key=lambda trial: trial.windows_per_second)
+        for trial in trials:
+            numbers = (str(trial.batch_size), str(trial.workers), f"{trial.windows_per_second:,.0f}")
+            table.add_row(precision, *numbers, "kept for freerun score" if trial is best else "")
+    Console(file=stream, width=100).print(table)
+
+
+def bench_as_json(bundle: "Bundle", device: object, found: Mapping["Precision", Sequence["Trial"]]) -> str:
+    """Write the trials as JSON."""
+    trials = {precision: [asdict(trial) for trial in made] for precision, made in found.items()}
+    told = {"bundle_id": bundle.manifest.bundle_id, "device": str(device), "trials": trials}
+    return json.dumps(told, indent=2) + "\n"
+
+
 def print_inspection(bundle: "Bundle", audit: dict[str, "GraphFacts"], stream: IO[str]) -> None:
     """Print what a bundle is, for somebody who found it on a disk."""
     manifest = bundle.manifest
@@ -64,6 +91,7 @@ def print_inspection(bundle: "Bundle", audit: dict[str, "GraphFacts"], stream: I
             ),
             ("  free-running", f"masked MSE {_number(free.masked_mse)}, observed MSE {_number(free.observed_mse)}"),
             ("opset, producers", f"{manifest.opset}, " + ", ".join(f"{k} {v}" for k, v in manifest.producers.items())),
+            ("precisions", ", ".join(manifest.held())),
             *((f"{graph} operators", _counts(facts.operators)) for graph, facts in audit.items()),
         ],
         stream,

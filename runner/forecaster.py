@@ -1,24 +1,44 @@
 """A bundle whose sessions are open on the device asked for, and whose golden windows came out as certified."""
 
-import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from runner.batch import F32, Index, WindowBatch
+from runner.batch import F32, WindowBatch
+from runner.batches import BatchQueue
 from runner.bundle import Bundle, audit_bundle
-from runner.decode import RunGraph, decode
+from runner.decode import Loop, decode, decode_fused
 from runner.device import Device
 from runner.errors import BundleError, FreerunError, explain
-from runner.manifest import Manifest
+from runner.manifest import Manifest, Precision
 from runner.schema import match, sizes_of
-from runner.session import open_session
+from runner.session import GraphSession, open_session
 from runner.stop import Stop
 from runner.validate import validate
+
+BATCHES_AHEAD = 4
+"""For each thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How to decode; no choice here changes a number, but for the precision.
+
+    Attributes:
+        device: where the graphs run.
+        precision: which of the bundle's forms.
+        batch_size: windows in one call of a graph.
+        workers: threads that decode batches side by side.
+    """
+
+    device: Device
+    precision: Precision
+    batch_size: int
+    workers: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,29 +46,28 @@ class Forecaster:
     """What turns windows into forecasts.
 
     Attributes:
-        encoder, step: the two graphs.
+        loop: decodes one batch; safe from several threads at once.
         pool: threads that decode batches side by side.
         batch_size: windows in one call; the tail is padded to it, so that a graph sees one shape only.
+        workers: the threads of the pool.
+        golden_difference: how far the golden windows came out from their certificate, in the target's deviation.
     """
 
     manifest: Manifest
-    encoder: RunGraph
-    step: RunGraph
+    loop: Loop
     pool: ThreadPoolExecutor
     batch_size: int
+    workers: int = 1
+    golden_difference: float = 0.0
 
-    def submit(self, windows: WindowBatch, *, teacher: bool) -> "Forecast":
-        """Hand the good rows of a block to the threads, a batch each, and return at once."""
-        good = windows.good_rows()
-        chunks = tuple(good[start : start + self.batch_size] for start in range(0, len(good), self.batch_size))
+    @property
+    def rows_ahead(self) -> int:
+        """Return how many windows should be queued, so that no thread waits while a part is written."""
+        return BATCHES_AHEAD * self.workers * self.batch_size
 
-        def run(rows: Index) -> tuple[F32, float]:
-            started = time.perf_counter()
-            padded = windows.take(np.resize(rows, self.batch_size))
-            found = decode(self.encoder, self.step, self.manifest, padded, teacher=teacher)
-            return found[: len(rows)], time.perf_counter() - started
-
-        return Forecast((len(windows), self.manifest.horizon), chunks, tuple(self.pool.submit(run, c) for c in chunks))
+    def queue(self, *, teacher: bool) -> BatchQueue:
+        """Return a queue that takes block after block and decodes them in the background."""
+        return BatchQueue(self.loop, self.pool, self.batch_size, self.manifest.horizon, teacher)
 
     def predict(self, windows: WindowBatch, *, teacher: bool) -> F32:
         """Forecast the good rows of a block; rows of rejects are 0.
@@ -56,60 +75,57 @@ class Forecaster:
         Returns:
             Predictions in raw units [B, H], the same for any batch size and any number of threads.
         """
-        return self.submit(windows, teacher=teacher).result()[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Forecast:
-    """A block's forecast in the making.
-
-    Attributes:
-        shape: rows and horizon steps of the block.
-        chunks: rows of each batch.
-        futures: each batch's predictions and the seconds that they took.
-    """
-
-    shape: tuple[int, int]
-    chunks: tuple[Index, ...]
-    futures: tuple[Future[tuple[F32, float]], ...]
-
-    def result(self) -> tuple[F32, float]:
-        """Wait for it; return predictions [B, H] (0 in the rows of rejects) and the seconds of all threads."""
-        prediction, seconds = np.zeros(self.shape, np.float32), 0.0
-        for rows, future in zip(self.chunks, self.futures, strict=True):
-            prediction[rows], spent = future.result()
-            seconds += spent
-        return prediction, seconds
-
-    def cancel(self) -> None:
-        """Forget the batches that no thread has begun."""
-        for future in self.futures:
-            future.cancel()
+        return self.queue(teacher=teacher).add(windows).result()[0]
 
 
 @contextmanager
-def open_forecaster(
-    bundle: Bundle, device: Device, *, batch_size: int, workers: int, stop: Stop
-) -> Iterator[Forecaster]:
+def open_forecaster(bundle: Bundle, how: Decoding, stop: Stop) -> Iterator[Forecaster]:
     """Audit the graphs, open sessions and replay the golden windows.
 
     Raises:
         DeviceError: the device was not granted.
-        BundleError: the graphs were refused or do not load, or the golden windows come out differently.
+        BundleError: the bundle has not this precision, its graphs were refused or do not load, or the golden windows
+            come out differently.
     """
-    audit_bundle(bundle)
-    encoder = open_session(bundle.encoder, bundle.manifest.encoder.file, device, threads=1, stop=stop)
-    step = open_session(bundle.decoder_step, bundle.manifest.decoder_step.file, device, threads=1, stop=stop)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    graphs = bundle.graphs(how.precision)
+    audit_bundle(bundle, how.precision)
+    pool = ThreadPoolExecutor(how.workers, thread_name_prefix="decode")
     try:
-        forecaster = Forecaster(bundle.manifest, encoder, step, pool, batch_size)
-        replay_golden(forecaster, bundle)
-        yield forecaster
+        loop = open_loop(bundle.manifest, graphs, how.device, stop, how.batch_size)
+        forecaster = Forecaster(bundle.manifest, loop, pool, how.batch_size, how.workers)
+        yield replace(forecaster, golden_difference=replay_golden(forecaster, bundle, how.precision))
     finally:
         pool.shutdown(wait=not stop.requested(), cancel_futures=True)
 
 
-def replay_golden(forecaster: Forecaster, bundle: Bundle) -> float:
+def open_loop(
+    manifest: Manifest, graphs: Mapping[str, bytes], device: Device, stop: Stop, batch_size: int | None = None
+) -> Loop:
+    """Open sessions for audited graphs; return the loop over them, the fused one where it is there.
+
+    Args:
+        manifest: the names of the tensors.
+        graphs: ONNX files' bytes by manifest key.
+        device: where they run.
+        stop: ends a running call when a signal arrives.
+        batch_size: windows in every call; None where calls differ.
+
+    Raises:
+        DeviceError: the device was not granted.
+        BundleError: onnxruntime cannot load a graph.
+    """
+
+    def session(name: str) -> GraphSession:
+        return open_session(graphs[name], name, device, threads=1, stop=stop, batch_size=batch_size)
+
+    if "fused" in graphs:
+        fused, names = session("fused"), manifest.fused_tensors()
+        return lambda batch, teacher: decode_fused(fused, names, manifest.horizon, batch, teacher=teacher)
+    encoder, step = session("encoder"), session("decoder_step")
+    return lambda batch, teacher: decode(encoder, step, manifest, batch, teacher=teacher)
+
+
+def replay_golden(forecaster: Forecaster, bundle: Bundle, precision: Precision) -> float:
     """Forecast the golden windows again.
 
     Returns:
@@ -119,7 +135,7 @@ def replay_golden(forecaster: Forecaster, bundle: Bundle) -> float:
         BundleError: they cannot be read, or differ by more than the manifest allows.
     """
     manifest = bundle.manifest
-    windows, certified = read_golden(bundle)
+    windows, certified = read_golden(bundle, precision)
     try:
         found = forecaster.predict(windows, teacher=False)
     except FreerunError as error:
@@ -137,7 +153,7 @@ def replay_golden(forecaster: Forecaster, bundle: Bundle) -> float:
     return difference
 
 
-def read_golden(bundle: Bundle) -> tuple[WindowBatch, F32]:
+def read_golden(bundle: Bundle, precision: Precision) -> tuple[WindowBatch, F32]:
     """Return the golden windows and their certified free-running forecasts [B, H].
 
     Raises:
@@ -150,7 +166,7 @@ def read_golden(bundle: Bundle) -> tuple[WindowBatch, F32]:
 
     manifest, sizes = bundle.manifest, sizes_of(bundle.manifest)
     try:
-        table: Any = pq.read_table(pa.BufferReader(bundle.golden))
+        table: Any = pq.read_table(pa.BufferReader(bundle.content(manifest.form(precision).golden)))
         batch = table.drop_columns(["prediction"]).combine_chunks().to_batches()[0]
         layout, problems = match(batch.schema, "", sizes, {}, teacher=False)
         if problems:

@@ -8,10 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from runner.digests import digest
 from runner.errors import BundleError, explain, listing
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
 MANIFEST_FILE = "manifest.json"
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
-FileName = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+FileName = Field(pattern=r"^(int8/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
+Precision = Literal["fp32", "int8"]
 
 
 class Strict(BaseModel):
@@ -94,6 +96,25 @@ class Certified(Strict):
     free_running: Loss
 
 
+class Form(Strict):
+    """The forecaster in one precision: its graphs, and what was certified of them. Tensor names never differ.
+
+    `fused` does the whole horizon in one graph; None where the loop has to go around `decoder_step`.
+    """
+
+    encoder: Graph
+    decoder_step: Graph
+    fused: Graph | None
+    golden: BundleFile
+    certificate: BundleFile
+    certified: Certified
+
+    def graphs(self) -> dict[str, Graph]:
+        """Return the graphs that are there, by their manifest key."""
+        found = {"encoder": self.encoder, "decoder_step": self.decoder_step, "fused": self.fused}
+        return {name: graph for name, graph in found.items() if graph}
+
+
 class Tolerances(Strict):
     """The largest differences allowed, in units of the target's deviation."""
 
@@ -104,7 +125,7 @@ class Tolerances(Strict):
 class Manifest(Strict):
     """Everything that the runner knows about a model. See docs/bundle-format.md for the normative text."""
 
-    format_version: Literal[1]
+    format_version: Literal[1, 2]
     name: str
     created_at: str
     bundle_id: str = Sha256
@@ -119,6 +140,8 @@ class Manifest(Strict):
     scaling: Literal["none", "standard", "window"]
     encoder: Graph
     decoder_step: Graph
+    fused: Graph | None = None
+    precisions: dict[Literal["int8"], Form] = Field(default_factory=dict)
     states: tuple[State, ...] = Field(min_length=1)
     memory: tuple[Memory, ...]
     mask: Mask
@@ -137,12 +160,60 @@ class Manifest(Strict):
             raise ValueError(
                 f"target.feature is {self.target.feature}, but there are {len(self.features.past)} features"
             )
-        encoder = {"past", "previous_0", *(["past_observed"] if self.past_observed else [])}
-        step = {"previous", "prediction", *(["future_known"] if self.features.future_known else [])}
-        for name, graph, roles in (("encoder", self.encoder, encoder), ("decoder_step", self.decoder_step, step)):
-            if graph.tensors.keys() != roles:
-                raise ValueError(f"{name} names tensors for {sorted(graph.tensors)}, expected {sorted(roles)}")
+        if self.format_version == 1 and (self.fused or self.precisions):
+            raise ValueError("fused and precisions belong to format version 2")
+        for precision in self.held():
+            for name, graph in self.form(precision).graphs().items():
+                expected = self._tensors(name)
+                if graph.tensors != expected:
+                    raise ValueError(f"{precision} {name} names tensors {graph.tensors}, expected {expected}")
         return self
+
+    def _tensors(self, graph: str) -> dict[str, str]:
+        """Return what a graph's tensors must be called, by role: the two float32 graphs say it, all others follow."""
+        if graph == "fused":
+            return self.fused_tensors()
+        given = self.encoder.tensors if graph == "encoder" else self.decoder_step.tensors
+        roles = ["past", *(["past_observed"] if self.past_observed else []), "previous_0"]
+        if graph == "decoder_step":
+            roles = ["previous", *(["future_known"] if self.features.future_known else []), "prediction"]
+        return {role: given.get(role, "(missing)") for role in roles}
+
+    def fused_tensors(self) -> dict[str, str]:
+        """Return the names of a fused graph's tensors by role: those of the two graphs, and `teacher`."""
+        return self.fused_names(self.encoder.tensors, self.decoder_step.tensors)
+
+    @staticmethod
+    def fused_names(encoder: dict[str, str], step: dict[str, str]) -> dict[str, str]:
+        """Return what `fused_tensors` does, of the tensors of the two graphs."""
+        known = {**encoder, **step, "teacher": "teacher"}
+        return {role: name for role, name in known.items() if role not in {"previous_0", "previous"}}
+
+    def held(self) -> tuple[Precision, ...]:
+        """Return the precisions that the bundle holds."""
+        return ("fp32", *self.precisions)
+
+    def form(self, precision: Precision) -> Form:
+        """Return what the bundle holds for a precision.
+
+        Raises:
+            BundleError: it does not hold that one.
+        """
+        if precision == "fp32":
+            return Form(
+                encoder=self.encoder,
+                decoder_step=self.decoder_step,
+                fused=self.fused,
+                golden=self.golden,
+                certificate=self.certificate,
+                certified=self.certified,
+            )
+        if precision not in self.precisions:
+            remedy = "freerun-export quantize BUNDLE --valid VALID adds it"
+            raise BundleError(
+                explain(f"the bundle has no {precision} graphs", got=", ".join(self.held()), remedy=remedy)
+            )
+        return self.precisions[precision]
 
     @property
     def past_width(self) -> int:
@@ -154,7 +225,8 @@ class Manifest(Strict):
 
     def files(self) -> tuple[BundleFile, ...]:
         """Return every file that the bundle must hold beside the manifest."""
-        return (self.encoder, self.decoder_step, self.golden, self.certificate)
+        forms = [self.form(precision) for precision in self.held()]
+        return tuple(file for form in forms for file in (*form.graphs().values(), form.golden, form.certificate))
 
 
 def bundle_id_of(manifest: dict[str, Any]) -> str:
@@ -171,12 +243,12 @@ def parse_manifest(text: bytes) -> Manifest:
     """
     raw = _parse_json(text)
     version = raw.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READABLE_VERSIONS:
         raise BundleError(
             explain(
                 "the bundle's format version is not known to this freerun",
                 got=version,
-                expected=FORMAT_VERSION,
+                expected=" or ".join(map(str, READABLE_VERSIONS)),
                 remedy="score it with the freerun that wrote it, or export it again",
             )
         )

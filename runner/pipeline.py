@@ -2,19 +2,23 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from runner import __version__
-from runner.batch import F32, GOOD, REASONS, WindowBatch
+from runner.batch import GOOD, REASONS, WindowBatch
+from runner.batches import Forecast
 from runner.config import Job
 from runner.dataset import Dataset
+from runner.engines.local import read_ahead
 from runner.errors import InputError, explain
-from runner.forecaster import Forecast, Forecaster
+from runner.forecaster import Forecaster
 from runner.manifest import Manifest
 from runner.parts import Part, Unit
 from runner.plan import Source
@@ -25,11 +29,14 @@ from runner.stop import Stop
 from runner.storage import OutputFolder
 from runner.totals import Score
 from runner.validate import validate
-from runner.writer import copied_schema, open_part
+from runner.writer import PartWriter, copied_schema, open_part
 
-BLOCKS_AHEAD = 2
-"""Blocks that are read and decoded while an earlier one is scored and written."""
+ITEMS_READ_AHEAD = 3
+"""Blocks that are read and validated before they are asked for."""
+ITEMS_AHEAD = 1024
+"""Blocks, beginnings and ends of units that may wait for the writer: a bound where files are tiny."""
 
+Item = TypeVar("Item")
 Progress = Callable[[int], None]
 """Told the number of rows that were just finished."""
 
@@ -52,6 +59,16 @@ class Clock:
         finally:
             self.add(stage, time.perf_counter() - started)
 
+    def timing(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items; making them is the stage's time, what is done with them is not."""
+        iterator = iter(items)
+        while True:
+            with self.time(stage):
+                found = list(islice(iterator, 1))
+            if not found:
+                return
+            yield found[0]
+
     def add(self, stage: str, seconds: float) -> None:
         self.spent[stage] = self.spent.get(stage, 0.0) + seconds
 
@@ -73,6 +90,36 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
+class _Begin:
+    """The unit could be opened; its blocks follow, then its end."""
+
+    unit: Unit
+    copied: pa.Schema
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    rows: pa.RecordBatch
+    windows: WindowBatch
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Nothing more of this unit comes; `error` says why where that is too early."""
+
+    unit: Unit
+    error: InputError | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Decoding:
+    """A block whose forecast is in the making."""
+
+    block: _Block
+    forecast: Forecast
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """Turns units into parts.
 
@@ -91,69 +138,95 @@ class Pipeline:
     clock: Clock
     progress: Progress
 
-    def score_unit(self, unit: Unit) -> Part:
-        """Read, forecast, score and write one unit; its part is visible, whole and synced on return.
+    def score_units(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Part | InputError]]:
+        """Read, forecast, score and write units; blocks flow in order, across the borders of units.
+
+        Yields:
+            Each unit in the order given, with its part, visible, whole and synced; or with the error that stands in its
+            way alone: damaged input, no row that fits the bundle, or a file that was replaced meanwhile.
 
         Raises:
-            InputError: the input is damaged, no row of it fits the bundle, or it was replaced meanwhile.
-            OutputError: the part cannot be written.
+            OutputError: a part cannot be written.
         """
-        manifest, layout, tally = self.forecaster.manifest, self.layouts[unit.path], Tally()
-        with self.dataset.open(unit.path) as file:
-            copied = copied_schema(file.schema_arrow, layout.copied)
-        with open_part(self.out, unit.part_path, copied, manifest.bundle_id) as writer:
-            for block, windows, prediction in self._forecasts(unit, layout):
-                tally.add(windows, score_block(windows, prediction, manifest.target.feature, manifest.season_length))
-                with self.clock.time("write"):
-                    writer.add(block, prediction, windows.reasons)
-                self.progress(len(windows))
-            part = self._part(unit, layout, tally)
-            if part.scored + sum(part.rejects.values()) != unit.rows:
-                raise AssertionError(f"{unit.path}: {unit.rows} rows went in, {part.scored} scored, {part.rejects}")
-            self._refuse_misfits(part)
-            self._refuse_replaced(unit)
+        with closing(read_ahead(self._read(units), ITEMS_READ_AHEAD)) as items, closing(self._decode(items)) as stream:
+            for entry in stream:
+                if isinstance(entry, _Begin):
+                    yield entry.unit, self._write(entry, stream)
+                elif isinstance(entry, _End) and entry.error:
+                    yield entry.unit, entry.error
+
+    def _read(self, units: Iterable[Unit]) -> Generator[_Begin | _Block | _End, None, None]:
+        """Read and validate; an error of one unit is its end."""
+        rows = block_rows(sizes_of(self.forecaster.manifest))
+        for unit in units:
+            layout, error = self.layouts[unit.path], None
+            try:
+                with self.dataset.open(unit.path) as file:
+                    yield _Begin(unit, copied_schema(file.schema_arrow, layout.copied))
+                    for block in self.clock.timing("read", read_blocks(file, unit, layout, rows, self.stop)):
+                        yield _Block(block, self._validate(block, layout))
+            except InputError as found:
+                error = found
+            yield _End(unit, error)
+
+    def _decode(self, items: Iterable[_Begin | _Block | _End]) -> Generator[_Begin | _Decoding | _End, None, None]:
+        """Let the threads decode while earlier blocks are scored and written, and no further ahead than that needs."""
+        queue = self.forecaster.queue(teacher=self.job.mode == "teacher-forced")
+        ahead: deque[tuple[int, _Begin | _Decoding | _End]] = deque()
+        rows, enough = 0, self.forecaster.rows_ahead
+        for item in items:
             self.stop.check()
-            with self.clock.time("write"):
-                writer.finish(part)
+            size = len(item.windows) if isinstance(item, _Block) else 0
+            ahead.append((size, _Decoding(item, queue.add(item.windows)) if isinstance(item, _Block) else item))
+            rows += size
+            while ahead and (rows - ahead[0][0] >= enough or len(ahead) > ITEMS_AHEAD):
+                size, entry = ahead.popleft()
+                rows -= size
+                yield entry
+        yield from (entry for _, entry in ahead)
+
+    def _write(self, begin: _Begin, stream: Iterator[_Begin | _Decoding | _End]) -> Part | InputError:
+        """Score and write the blocks up to the unit's end."""
+        tally, bundle_id = Tally(), self.forecaster.manifest.bundle_id
+        try:
+            with open_part(self.out, begin.unit.part_path, begin.copied, bundle_id) as writer:
+                for entry in stream:
+                    if isinstance(entry, _Decoding):
+                        self._add(entry, tally, writer)
+                    elif isinstance(entry, _End):
+                        if entry.error:
+                            raise entry.error
+                        break
+                return self._commit(begin.unit, tally, writer)
+        except InputError as error:
+            return error
+
+    def _add(self, entry: _Decoding, tally: Tally, writer: PartWriter) -> None:
+        manifest, block = self.forecaster.manifest, entry.block
+        prediction, seconds = entry.forecast.result()
+        self.stop.check()
+        self.clock.add("decode", seconds)
+        with self.clock.time("write"):
+            windows = block.windows.rejecting(~np.isfinite(prediction).all(axis=1), "prediction_not_finite")
+            tally.add(windows, score_block(windows, prediction, manifest.target.feature, manifest.season_length))
+            writer.add(block.rows, prediction, windows.reasons)
+        self.progress(len(windows))
+
+    def _commit(self, unit: Unit, tally: Tally, writer: PartWriter) -> Part:
+        part = self._part(unit, self.layouts[unit.path], tally)
+        if part.scored + sum(part.rejects.values()) != unit.rows:
+            raise AssertionError(f"{unit.path}: {unit.rows} rows went in, {part.scored} scored, {part.rejects}")
+        self._refuse_misfits(part)
+        self._refuse_replaced(unit)
+        self.stop.check()
+        with self.clock.time("write"):
+            writer.finish(part)
         return part
 
-    def _forecasts(self, unit: Unit, layout: Layout) -> Iterator[tuple[pa.RecordBatch, WindowBatch, F32]]:
-        """Yield blocks with their forecasts, in order; the next blocks are read and decoded meanwhile."""
-        blocks = read_blocks(self.dataset, unit, layout, block_rows(sizes_of(self.forecaster.manifest)), self.stop)
-        ahead: deque[tuple[pa.RecordBatch, WindowBatch, Forecast]] = deque()
-        try:
-            while (block := self._next(blocks)) is not None:
-                windows = self._validate(block, layout)
-                ahead.append((block, windows, self.forecaster.submit(windows, teacher=self._teacher)))
-                if len(ahead) > BLOCKS_AHEAD:
-                    yield self._collect(*ahead.popleft())
-            while ahead:
-                yield self._collect(*ahead.popleft())
-        finally:
-            for _, _, forecast in ahead:
-                forecast.cancel()
-
-    def _collect(
-        self, block: pa.RecordBatch, windows: WindowBatch, forecast: Forecast
-    ) -> tuple[pa.RecordBatch, WindowBatch, F32]:
-        prediction, seconds = forecast.result()
-        self.clock.add("decode", seconds)
-        overflowed = ~np.isfinite(prediction).all(axis=1)
-        return block, windows.rejecting(overflowed, "prediction_not_finite"), prediction
-
-    @property
-    def _teacher(self) -> bool:
-        return self.job.mode == "teacher-forced"
-
-    def _next(self, blocks: Iterator[pa.RecordBatch]) -> pa.RecordBatch | None:
-        self.stop.check()
-        with self.clock.time("read"):
-            return next(blocks, None)
-
     def _validate(self, block: pa.RecordBatch, layout: Layout) -> WindowBatch:
-        manifest = self.forecaster.manifest
+        manifest, teacher = self.forecaster.manifest, self.job.mode == "teacher-forced"
         with self.clock.time("read"):
-            return validate(block, layout, sizes_of(manifest), flags_past=manifest.past_observed, teacher=self._teacher)
+            return validate(block, layout, sizes_of(manifest), flags_past=manifest.past_observed, teacher=teacher)
 
     def _part(self, unit: Unit, layout: Layout, tally: Tally) -> Part:
         return Part(

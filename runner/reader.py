@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runner.dataset import READ_ERRORS, Dataset, first_line
+from runner.dataset import READ_ERRORS, first_line
 from runner.errors import InputError, explain
 from runner.parts import Unit
 from runner.schema import Layout, Sizes
@@ -28,15 +28,14 @@ def block_rows(sizes: Sizes) -> int:
     return rows
 
 
-def read_blocks(dataset: Dataset, unit: Unit, layout: Layout, rows: int, stop: Stop) -> Iterator[pa.RecordBatch]:
+def read_blocks(file: pq.ParquetFile, unit: Unit, layout: Layout, rows: int, stop: Stop) -> Iterator[pa.RecordBatch]:
     """Yield the unit's rows in order, `rows` at a time (the last block may be shorter; none for an empty unit).
 
     Raises:
         InputError: the file is damaged; names the file and the row group.
     """
-    with dataset.open(unit.path) as file:
-        first, last = unit.row_groups or (0, file.metadata.num_row_groups - 1)
-        yield from rechunk(_batches(file, unit, layout, range(first, last + 1), rows, stop), rows)
+    first, last = unit.row_groups or (0, file.metadata.num_row_groups - 1)
+    return rechunk(_batches(file, unit, layout, range(first, last + 1), rows, stop), rows)
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

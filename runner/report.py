@@ -69,6 +69,14 @@ class Seconds(Value):
     wall: float = 0.0
 
 
+class Decoding(Value):
+    """How was decoded: by the fused graph or step by step, windows in a batch, threads. None of it changes a number."""
+
+    loop: Literal["fused", "step by step"]
+    batch_size: int
+    workers: int
+
+
 class Report(Value):
     """One run of `freerun score`.
 
@@ -89,6 +97,7 @@ class Report(Value):
     mode: str
     device: str
     precision: str
+    decoding: Decoding | None
     options: dict[str, Any]
     versions: dict[str, str]
     started_at: str

@@ -12,7 +12,6 @@ from runner.bundle import Bundle, open_bundle
 from runner.config import Job
 from runner.dataset import Dataset, local_path, open_dataset
 from runner.device import Device, parse_device
-from runner.engines.local import run_units
 from runner.errors import (
     BundleError,
     ExitCode,
@@ -24,7 +23,7 @@ from runner.errors import (
     explain,
     listing,
 )
-from runner.forecaster import open_forecaster
+from runner.forecaster import Decoding, open_forecaster
 from runner.lock import LOCK_FILE, locked
 from runner.parts import Part
 from runner.pipeline import Clock, Pipeline, ReplacedError, match_layouts
@@ -41,6 +40,7 @@ from runner.report import (
 )
 from runner.stop import Stop
 from runner.storage import OutputFolder
+from runner.tune import settle
 
 UNFINISHED_FILE = "_unfinished.json"
 """The parts that a run set out to make; it is there from before the first part until the run has been judged."""
@@ -70,6 +70,7 @@ class Run:
     made: dict[str, Part] = field(default_factory=dict)
     inherited: frozenset[str] = frozenset()
     failures: list[str] = field(default_factory=list)
+    decoding: Decoding | None = None
 
     def execute(self) -> Report:
         """Bring the output up to date with the input, judge what was done, and report it."""
@@ -94,9 +95,8 @@ class Run:
         layouts = match_layouts(dataset, {unit.path for unit in todo}, self.bundle.manifest, self.job)
         total, replaced = sum(unit.rows for unit in todo), False
         self.failures.clear()
-        with open_forecaster(
-            self.bundle, self.device, batch_size=self.job.batch_size, workers=self.job.workers, stop=self.stop
-        ) as forecaster:
+        self.decoding = settle(self.job, self.bundle, self.device, total, self.stop)
+        with open_forecaster(self.bundle, self.decoding, self.stop) as forecaster:
             self._begin()
             pipeline = Pipeline(
                 job=self.job,
@@ -109,7 +109,7 @@ class Run:
                 clock=self.clock,
                 progress=lambda rows: self.progress(rows, total),
             )
-            for unit, outcome in run_units(todo, pipeline.score_unit):
+            for unit, outcome in pipeline.score_units(todo):
                 if isinstance(outcome, Part):
                     self.made[unit.part_path] = outcome
                 elif isinstance(outcome, ReplacedError):
@@ -169,7 +169,8 @@ class Run:
                 "out": str(self.job.out),
                 "mode": self.job.mode,
                 "device": str(self.device),
-                "precision": "fp32",
+                "precision": self.job.precision,
+                "decoding": self._decoding(),
                 "options": self.job.options(),
                 "versions": versions(),
                 "started_at": self.started_at,
@@ -184,6 +185,14 @@ class Run:
                 "total": summarize(mine),
             }
         )
+
+    def _decoding(self) -> dict[str, int | str] | None:
+        """Say how was decoded; nothing where nothing was."""
+        if self.decoding is None:
+            return None
+        fused = self.bundle.manifest.form(self.job.precision).fused
+        loop = "fused" if fused else "step by step"
+        return {"loop": loop, "batch_size": self.decoding.batch_size, "workers": self.decoding.workers}
 
     def _warnings(self, this_run: list[Part]) -> tuple[str, ...]:
         unscored = any(part.scored for part in this_run) and not any(part.score for part in this_run)
@@ -212,6 +221,7 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
     """
     device = parse_device(job.device)
     bundle = open_bundle(job.bundle, job.expect_bundle_id)
+    bundle.manifest.form(job.precision)  # refused here, before anything is touched
     _refuse_nesting(job)
     run = Run(job, device, bundle, OutputFolder(job.out), stop, progress)
     if job.dry_run:

@@ -12,6 +12,8 @@ from runner.stop import Stop
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"
+BATCH_AXIS = "batch"
+"""What the graphs call their first axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,9 @@ class GraphSession:
             raise FreerunError(explain(f"onnxruntime failed while running {self.label}", got=error)) from error
 
 
-def open_session(graph: bytes, label: str, device: Device, *, threads: int, stop: Stop) -> GraphSession:
+def open_session(
+    graph: bytes, label: str, device: Device, *, threads: int, stop: Stop, batch_size: int | None = None
+) -> GraphSession:
     """Build a session from the very bytes that were checked.
 
     Args:
@@ -53,6 +57,8 @@ def open_session(graph: bytes, label: str, device: Device, *, threads: int, stop
         device: where it must run; there is no falling back.
         threads: processors for one call of the graph.
         stop: ends a running call when a signal arrives.
+        batch_size: windows in every call; None where calls differ. With it onnxruntime plans memory once, and works out
+            ahead of time what depends on shapes alone.
 
     Raises:
         DeviceError: the device was not granted.
@@ -66,6 +72,8 @@ def open_session(graph: bytes, label: str, device: Device, *, threads: int, stop
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if batch_size is not None:
+        options.add_free_dimension_override_by_name(BATCH_AXIS, batch_size)
     if device.kind == "cuda":
         _require_cuda(ort, device)
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

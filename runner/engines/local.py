@@ -1,18 +1,35 @@
-"""Run the units one after the other in this process; batches inside a unit are decoded by several threads."""
+"""Overlap the stages in this process: a thread of its own reads ahead while others decode and one writes."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
 
-from runner.errors import InputError
-from runner.parts import Part, Unit
+Item = TypeVar("Item")
 
 
-def run_units(units: Iterable[Unit], work: Callable[[Unit], Part]) -> Iterator[tuple[Unit, Part | InputError]]:
-    """Yield each unit with its part, or with the error that stands in its way, in the order given.
+def read_ahead(items: Generator[Item, None, None], count: int) -> Generator[Item, None, None]:
+    """Yield what `items` yields, in order, while a thread already makes up to `count` of the next ones.
 
-    Only errors that concern one unit alone are handed on; whatever else is raised ends the run.
+    What `items` raises is raised here, in its turn. Leaving early ends `items` in that thread before this returns.
     """
-    for unit in units:
+    pending: deque[Future[list[Item]]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
         try:
-            yield unit, work(unit)
-        except InputError as error:
-            yield unit, error
+            while True:
+                while len(pending) < count:
+                    pending.append(thread.submit(_next, items))
+                found = pending.popleft().result()
+                if not found:
+                    return
+                yield found[0]
+        finally:
+            for future in pending:
+                future.cancel()
+            thread.submit(items.close).result()
+
+
+def _next(items: Iterator[Item]) -> list[Item]:
+    """Return the next item alone in a list, or nothing: a StopIteration cannot pass through a future."""
+    return list(islice(items, 1))

@@ -1,0 +1,53 @@
+"""Write ONNX nodes one after the other, with names that never collide."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+
+@dataclass(slots=True)
+class Nodes:
+    """Nodes and constants in the making.
+
+    Attributes:
+        prefix: begins every new name; no name of the graphs that are put together may begin with it.
+        nodes: in the order written, which is the order that they run in.
+        constants: tensors by name.
+    """
+
+    prefix: str
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    made: int = 0
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node with one output; return the output's name."""
+        return self.split(kind, 1, *inputs, **attributes)[0]
+
+    def split(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        """Append a node with several outputs; return their names."""
+        outputs = [self._fresh() for _ in range(count)]
+        self.nodes.append(helper.make_node(kind, list(inputs), outputs, **attributes))
+        return outputs
+
+    def rename(self, source: str, target: str) -> None:
+        """Give a tensor the name that the graph's signature wants."""
+        self.nodes.append(helper.make_node("Identity", [source], [target]))
+
+    def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
+        """Return the name of a constant with these values; equal constants are kept once."""
+        tensor = numpy_helper.from_array(np.ascontiguousarray(np.asarray(values, dtype)))
+        for name, known in self.constants.items():
+            if known.raw_data == tensor.raw_data and known.dims == tensor.dims and known.data_type == tensor.data_type:
+                return name
+        tensor.name = self._fresh()
+        self.constants[tensor.name] = tensor
+        return tensor.name
+
+    def _fresh(self) -> str:
+        self.made += 1
+        return f"{self.prefix}{self.made}"

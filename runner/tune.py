@@ -1,0 +1,202 @@
+"""Choose batch size and threads: as the job says, else as measured before on this machine, else by a short measurement.
+
+What is chosen never changes a number, so a lost or wrong measurement costs time and nothing else.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from runner.batch import WindowBatch
+from runner.bundle import Bundle, audit_bundle
+from runner.config import Job
+from runner.decode import Loop
+from runner.device import Device, cpu_count
+from runner.digests import digest
+from runner.forecaster import Decoding, open_loop, read_golden
+from runner.manifest import Precision
+from runner.stop import Stop
+
+BATCH_SIZES = {"cpu": (64, 128, 256, 512), "cuda": (1024, 4096, 16384)}
+DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 4096}
+WORTH_MEASURING = 100_000
+"""Windows of a run below which the measurement would cost more than it can win."""
+SECONDS = 1.5
+"""What the measurement before a run may take in all."""
+
+SMT_WORKERS = 4
+"""Threads from which on half as many are tried too: two threads of one core can get in each other's way."""
+
+Rates = dict[int, float]
+"""Windows a second by batch size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What was found on this machine for one bundle: the number of threads that was best, and its rates."""
+
+    workers: int
+    rates: Rates
+
+    @property
+    def batch_size(self) -> int:
+        return max(self.rates, key=lambda size: self.rates[size])
+
+    @property
+    def best(self) -> float:
+        return self.rates[self.batch_size]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One batch size with one number of threads, and their windows a second."""
+
+    batch_size: int
+    workers: int
+    windows_per_second: float
+
+
+def settle(job: Job, bundle: Bundle, device: Device, rows: int, stop: Stop) -> Decoding:
+    """Decide how a run decodes.
+
+    Args:
+        job: what it says about batch size and workers stands.
+        bundle: audited before the first call of its graphs.
+        device: where they run.
+        rows: windows to decode: a small run is not worth a measurement.
+        stop: ends a measurement.
+    """
+    workers = job.workers or default_workers(device)
+    how = Decoding(device, job.precision, job.batch_size or DEFAULT_BATCH_SIZE[device.kind], workers)
+    if job.batch_size:
+        return how
+    known = recall(bundle, how)
+    if known is None and rows >= WORTH_MEASURING:
+        known = measure(bundle, how, SECONDS, stop)
+        keep(bundle, how, known)
+    return replace(how, batch_size=known.batch_size, workers=job.workers or known.workers) if known else how
+
+
+def default_workers(device: Device) -> int:
+    """Return one thread a processor; on a GPU two, so that one batch is copied while another is computed."""
+    return cpu_count() if device.kind == "cpu" else 2
+
+
+def bench_bundle(bundle: Bundle, device: Device, seconds: float, stop: Stop) -> dict[Precision, list[Trial]]:
+    """Measure every precision that the bundle holds, and remember what was found.
+
+    Returns:
+        All trials by precision, in the order they were made.
+
+    Raises:
+        DeviceError, BundleError: as when a bundle's sessions are opened.
+    """
+    trials: dict[Precision, list[Trial]] = {}
+    held = bundle.manifest.held()
+    for precision in held:
+        how = Decoding(device, precision, DEFAULT_BATCH_SIZE[device.kind], default_workers(device))
+        made = trials.setdefault(precision, [])
+        keep(bundle, how, measure(bundle, how, seconds / len(held), stop, made.append))
+    return trials
+
+
+def measure(
+    bundle: Bundle, how: Decoding, seconds: float, stop: Stop, told: Callable[[Trial], None] = lambda _: None
+) -> Measurement:
+    """Decode copies of the golden windows for about so many seconds in all; `told` hears each trial as it is made.
+
+    Raises:
+        DeviceError, BundleError: as when a bundle's sessions are opened.
+    """
+    audit_bundle(bundle, how.precision)
+    graphs, (windows, _) = bundle.graphs(how.precision), read_golden(bundle, how.precision)
+    counts = [how.workers, *([how.workers // 2] if how.workers >= SMT_WORKERS else [])]
+    sizes, found = BATCH_SIZES[how.device.kind], []
+    for workers in counts:
+        rates = {}
+        for size in sizes:
+            stop.check()
+            loop = open_loop(bundle.manifest, graphs, how.device, stop, size)
+            batch = windows.take(np.resize(np.arange(len(windows)), size))
+            rates[size] = _rate(loop, batch, workers, seconds / len(sizes) / len(counts), stop)
+            told(Trial(size, workers, rates[size]))
+        found.append(Measurement(workers, rates))
+    return max(found, key=lambda measurement: measurement.best)
+
+
+def _rate(loop: Loop, batch: WindowBatch, workers: int, seconds: float, stop: Stop) -> float:
+    """Return windows a second of all threads together."""
+    loop(batch, False)  # what is only made once
+    started = time.perf_counter()
+
+    def work(_: int) -> int:
+        done = 0
+        while not done or time.perf_counter() - started < seconds:
+            stop.check()
+            loop(batch, False)
+            done += len(batch)
+        return done
+
+    with ThreadPoolExecutor(workers) as pool:
+        done = sum(pool.map(work, range(workers)))
+    return done / (time.perf_counter() - started)
+
+
+def recall(bundle: Bundle, how: Decoding) -> Measurement | None:
+    """Return what was measured before under the same conditions; None where nothing usable was."""
+    try:
+        kept = json.loads(_place(bundle, how).read_bytes())
+        found = Measurement(int(kept["workers"]), {int(size): float(rate) for size, rate in kept["rates"].items()})
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+        return None
+    fits = found.rates and found.rates.keys() <= set(BATCH_SIZES[how.device.kind]) and 1 <= found.workers <= how.workers
+    return found if fits else None
+
+
+def keep(bundle: Bundle, how: Decoding, found: Measurement) -> None:
+    """Remember a measurement; a cache that cannot be written is no error."""
+    with contextlib.suppress(OSError, RuntimeError):  # the latter where nobody's home can be told
+        place = _place(bundle, how)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps({"conditions": _conditions(bundle, how), **asdict(found)}))
+        temporary.replace(place)
+
+
+def _place(bundle: Bundle, how: Decoding) -> Path:
+    root = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(root) / "freerun" / f"{digest(_conditions(bundle, how))}.json"
+
+
+def _conditions(bundle: Bundle, how: Decoding) -> dict[str, str | int]:
+    """Return what a measurement depends on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    runtime = ""
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with contextlib.suppress(PackageNotFoundError):
+            runtime += f"{name} {version(name)} "
+    return {
+        "bundle_id": bundle.manifest.bundle_id,
+        "device": str(how.device),
+        "precision": how.precision,
+        "processor": _processor(),
+        "runtime": runtime.strip(),
+        "workers": how.workers,
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
