@@ -25,7 +25,8 @@ from runner.batch import F32, WindowBatch
 from runner.bundle import Bundle
 from runner.digests import canonical
 from runner.errors import OutputError, UsageError, explain
-from runner.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, Precision, bundle_id_of
+from runner.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, bundle_id_of
+from runner.precision import Precision
 from runner.report import versions
 from runner.schema import Sizes
 from runner.storage import TEMPORARY

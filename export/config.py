@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from runner.errors import UsageError, explain, listing
-from runner.manifest import Precision, problems
+from runner.manifest import problems
+from runner.precision import Precision
 
 LARGEST_DEPTH = 3
 _Names = BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)

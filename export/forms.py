@@ -7,7 +7,8 @@ import onnx
 from export.fuse import can_fuse, fuse
 from export.graphs import GraphPair, serialize
 from export.unroll import unroll
-from runner.manifest import Manifest, Precision
+from runner.manifest import Manifest
+from runner.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ from export.training import Trained, WorkFolder, evaluate, identity_of, train
 from export.windows import Statistics, TrainingWindows, measure, open_windows
 from runner.bundle import audit_bundle, open_bundle
 from runner.errors import InputError, UsageError, explain, listing
-from runner.manifest import Manifest, Precision
+from runner.manifest import Manifest
+from runner.precision import Precision
 from runner.schema import Sizes
 
 Say = Callable[[str], None]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import BundleError, explain, listing
-from runner.manifest import MANIFEST_FILE, BundleFile, Manifest, Precision, parse_manifest
+from runner.manifest import MANIFEST_FILE, BundleFile, Manifest, parse_manifest
+from runner.precision import Precision
 
 if TYPE_CHECKING:
     from runner.audit import GraphFacts

@@ -12,7 +12,7 @@ import click
 from runner import __version__
 from runner.config import Job
 from runner.errors import UsageError, explain, listing
-from runner.terminal import columns, run_command
+from runner.terminal import WithoutPandas, columns, run_command
 
 if TYPE_CHECKING:
     from runner.report import Report
@@ -208,6 +208,7 @@ def _score(job: Job, *, show_progress: bool) -> "Report":
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    sys.meta_path.insert(0, WithoutPandas)
     sys.exit(run_command(cli))
 
 

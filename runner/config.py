@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from runner.digests import digest
-from runner.manifest import Precision
+from runner.precision import Precision
 
 Mode = Literal["free-running", "teacher-forced"]
 Rescore = Literal["changed", "none", "all"]

@@ -11,7 +11,7 @@ from runner.errors import ExitCode, FreerunError
 if TYPE_CHECKING:
     from runner.audit import GraphFacts
     from runner.bundle import Bundle
-    from runner.manifest import Precision
+    from runner.precision import Precision
     from runner.report import Report, Step, Summary
     from runner.tune import Trial
 

@@ -14,9 +14,11 @@ from runner.bundle import Bundle, audit_bundle
 from runner.decode import Loop, decode, decode_fused
 from runner.device import Device
 from runner.errors import BundleError, FreerunError, explain
-from runner.manifest import Manifest, Precision
+from runner.manifest import Manifest
+from runner.precision import Precision
+from runner.resident import ResidentLoop
 from runner.schema import match, sizes_of
-from runner.session import GraphSession, open_session
+from runner.session import GraphSession, open_capturing, open_session
 from runner.stop import Stop
 from runner.validate import validate
 
@@ -101,7 +103,9 @@ def open_forecaster(bundle: Bundle, how: Decoding, stop: Stop) -> Iterator[Forec
 def open_loop(
     manifest: Manifest, graphs: Mapping[str, bytes], device: Device, stop: Stop, batch_size: int | None = None
 ) -> Loop:
-    """Open sessions for audited graphs; return the loop over them, the fused one where it is there.
+    """Open sessions for audited graphs; return the loop over them.
+
+    On the CPU the fused graph is taken where it is there. On a CUDA device the tensors stay there for the whole loop.
 
     Args:
         manifest: the names of the tensors.
@@ -111,13 +115,17 @@ def open_loop(
         batch_size: windows in every call; None where calls differ.
 
     Raises:
-        DeviceError: the device was not granted.
+        DeviceError: the device was not granted, or not for every node.
         BundleError: onnxruntime cannot load a graph.
     """
 
     def session(name: str) -> GraphSession:
         return open_session(graphs[name], name, device, threads=1, stop=stop, batch_size=batch_size)
 
+    if device.kind == "cuda" and batch_size is not None:
+        encoder, step, graph = session("encoder"), session("decoder_step"), graphs["decoder_step"]
+        capturing = open_capturing(graph, "decoder_step", device, threads=1, stop=stop, batch_size=batch_size)
+        return ResidentLoop(manifest, encoder, step, capturing, batch_size)
     if "fused" in graphs:
         fused, names = session("fused"), manifest.fused_tensors()
         return lambda batch, teacher: decode_fused(fused, names, manifest.horizon, batch, teacher=teacher)

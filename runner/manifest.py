@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from runner.digests import digest
 from runner.errors import BundleError, explain, listing
+from runner.precision import Precision
 
 FORMAT_VERSION = 2
 READABLE_VERSIONS = (1, 2)
 MANIFEST_FILE = "manifest.json"
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 FileName = Field(pattern=r"^(int8/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
-Precision = Literal["fp32", "int8"]
 
 
 class Strict(BaseModel):

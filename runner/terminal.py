@@ -43,6 +43,20 @@ def columns(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]
     return dict(pair.split("=", 1) for pair in pairs)
 
 
+class WithoutPandas:
+    """A finder that knows no pandas.
+
+    pyarrow imports pandas the first time that it makes an array, to see whether it was given one of its series. Where
+    pandas happens to be installed that takes a second, and nothing here uses it.
+    """
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> None:
+        """Refuse pandas; leave every other module to the next finder."""
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is not used here", name=name)
+
+
 @contextlib.contextmanager
 def result_stream() -> Iterator[IO[str]]:
     """Point descriptor 1 at stderr, so that what native libraries print cannot mix with the result.

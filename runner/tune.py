@@ -22,7 +22,7 @@ from runner.decode import Loop
 from runner.device import Device, cpu_count
 from runner.digests import digest
 from runner.forecaster import Decoding, open_loop, read_golden
-from runner.manifest import Precision
+from runner.precision import Precision
 from runner.stop import Stop
 
 BATCH_SIZES = {"cpu": (64, 128, 256, 512), "cuda": (1024, 4096, 16384)}
