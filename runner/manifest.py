@@ -19,7 +19,7 @@ FileName = Field(pattern=r"^(int8/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
 class Strict(BaseModel):
     """A frozen value that refuses unknown keys, loose types, NaN and infinity."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class BundleFile(Strict):

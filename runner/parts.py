@@ -1,8 +1,8 @@
 """Units of work, the parts made of them, and the footer that makes each part its own ledger."""
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -63,7 +63,12 @@ class Part:
 
     def encode(self) -> bytes:
         """Write the footer's JSON: sorted keys, floats that read back to the same bits."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False).encode()
+        return json.dumps(self, default=_fields, sort_keys=True, allow_nan=False).encode()
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return a value's fields as they are; `dataclasses.asdict` copies every number of them, one by one."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def decode_part(text: bytes) -> Part | None:

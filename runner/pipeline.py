@@ -1,12 +1,10 @@
 """The only module that knows the order of the stages: plan, read, validate, decode, score, write, report."""
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,16 +12,16 @@ import pyarrow as pa
 from runner import __version__
 from runner.batch import GOOD, REASONS, WindowBatch
 from runner.batches import Forecast
+from runner.clock import Clock
 from runner.config import Job
 from runner.dataset import Dataset
 from runner.engines.local import read_ahead
 from runner.errors import InputError, explain
 from runner.forecaster import Forecaster
-from runner.manifest import Manifest
 from runner.parts import Part, Unit
 from runner.plan import Source
 from runner.reader import block_rows, read_blocks
-from runner.schema import Layout, check_schemas, match, sizes_of
+from runner.schema import Layout, expected_shapes, sizes_of
 from runner.score import score_block
 from runner.stop import Stop
 from runner.storage import OutputFolder
@@ -33,44 +31,17 @@ from runner.writer import PartWriter, copied_schema, open_part
 
 ITEMS_READ_AHEAD = 3
 """Blocks that are read and validated before they are asked for."""
+COMMITS_AHEAD = 4
+"""Parts that are synced side by side."""
 ITEMS_AHEAD = 1024
 """Blocks, beginnings and ends of units that may wait for the writer: a bound where files are tiny."""
 
-Item = TypeVar("Item")
 Progress = Callable[[int], None]
 """Told the number of rows that were just finished."""
 
 
 class ReplacedError(InputError):
     """The input file changed while it was read; nothing of it was written."""
-
-
-@dataclass(slots=True)
-class Clock:
-    """Seconds spent by stage."""
-
-    spent: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def time(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(stage, time.perf_counter() - started)
-
-    def timing(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the items; making them is the stage's time, what is done with them is not."""
-        iterator = iter(items)
-        while True:
-            with self.time(stage):
-                found = list(islice(iterator, 1))
-            if not found:
-                return
-            yield found[0]
-
-    def add(self, stage: str, seconds: float) -> None:
-        self.spent[stage] = self.spent.get(stage, 0.0) + seconds
 
 
 @dataclass(slots=True)
@@ -126,6 +97,8 @@ class Pipeline:
     Attributes:
         layouts: where the roles are, by input file.
         sources: the identities that the plan was made of.
+        progress: told of rows as they are written.
+        made: takes each part, by its path, as soon as it is visible.
     """
 
     job: Job
@@ -137,23 +110,38 @@ class Pipeline:
     stop: Stop
     clock: Clock
     progress: Progress
+    made: dict[str, Part]
 
-    def score_units(self, units: Iterable[Unit]) -> Iterator[tuple[Unit, Part | InputError]]:
+    def score_units(self, units: Iterable[Unit]) -> Iterator[InputError]:
         """Read, forecast, score and write units; blocks flow in order, across the borders of units.
 
+        What was made of them is in `made`, visible, whole and synced, when this ends.
+
         Yields:
-            Each unit in the order given, with its part, visible, whole and synced; or with the error that stands in its
-            way alone: damaged input, no row that fits the bundle, or a file that was replaced meanwhile.
+            What stands in the way of a unit, and of that one alone: damaged input, no row that fits the bundle, or a
+            file that was replaced meanwhile.
 
         Raises:
             OutputError: a part cannot be written.
         """
-        with closing(read_ahead(self._read(units), ITEMS_READ_AHEAD)) as items, closing(self._decode(items)) as stream:
+        pending: deque[Future[None]] = deque()
+        with (
+            ThreadPoolExecutor(COMMITS_AHEAD, thread_name_prefix="commit") as commits,
+            closing(read_ahead(self._read(units), ITEMS_READ_AHEAD)) as items,
+            closing(self._decode(items)) as stream,
+        ):
             for entry in stream:
-                if isinstance(entry, _Begin):
-                    yield entry.unit, self._write(entry, stream)
-                elif isinstance(entry, _End) and entry.error:
-                    yield entry.unit, entry.error
+                try:
+                    if isinstance(entry, _Begin):
+                        pending.append(self._write(entry, stream, commits))
+                    elif isinstance(entry, _End) and entry.error:
+                        raise entry.error
+                except InputError as error:
+                    yield error
+                while len(pending) > COMMITS_AHEAD:
+                    pending.popleft().result()
+            for commit in pending:
+                commit.result()
 
     def _read(self, units: Iterable[Unit]) -> Generator[_Begin | _Block | _End, None, None]:
         """Read and validate; an error of one unit is its end."""
@@ -185,21 +173,26 @@ class Pipeline:
                 yield entry
         yield from (entry for _, entry in ahead)
 
-    def _write(self, begin: _Begin, stream: Iterator[_Begin | _Decoding | _End]) -> Part | InputError:
-        """Score and write the blocks up to the unit's end."""
+    def _write(self, begin: _Begin, stream: Iterator[_Begin | _Decoding | _End], commits: Executor) -> Future[None]:
+        """Score and write the blocks up to the unit's end; a thread then makes the part visible."""
         tally, bundle_id = Tally(), self.forecaster.manifest.bundle_id
-        try:
-            with open_part(self.out, begin.unit.part_path, begin.copied, bundle_id) as writer:
-                for entry in stream:
-                    if isinstance(entry, _Decoding):
-                        self._add(entry, tally, writer)
-                    elif isinstance(entry, _End):
-                        if entry.error:
-                            raise entry.error
-                        break
-                return self._commit(begin.unit, tally, writer)
-        except InputError as error:
-            return error
+        with ExitStack() as stack:
+            writer = stack.enter_context(open_part(self.out, begin.unit.part_path, begin.copied, bundle_id))
+            for entry in stream:
+                if isinstance(entry, _Decoding):
+                    self._add(entry, tally, writer)
+                elif isinstance(entry, _End):
+                    if entry.error:
+                        raise entry.error
+                    break
+            part = self._finish(begin.unit, tally, writer)
+            return commits.submit(self._commit, part, stack.pop_all())
+
+    def _commit(self, part: Part, unclosed: ExitStack) -> None:
+        """Sync and rename what has been written: threads wait for the disk, which small files do little else than."""
+        with self.clock.time("write"):
+            unclosed.close()
+        self.made[part.unit.part_path] = part
 
     def _add(self, entry: _Decoding, tally: Tally, writer: PartWriter) -> None:
         manifest, block = self.forecaster.manifest, entry.block
@@ -212,7 +205,7 @@ class Pipeline:
             writer.add(block.rows, prediction, windows.reasons)
         self.progress(len(windows))
 
-    def _commit(self, unit: Unit, tally: Tally, writer: PartWriter) -> Part:
+    def _finish(self, unit: Unit, tally: Tally, writer: PartWriter) -> Part:
         part = self._part(unit, self.layouts[unit.path], tally)
         if part.scored + sum(part.rejects.values()) != unit.rows:
             raise AssertionError(f"{unit.path}: {unit.rows} rows went in, {part.scored} scored, {part.rejects}")
@@ -259,26 +252,3 @@ class Pipeline:
             raise ReplacedError(
                 explain(f"{unit.path} was replaced while it was read", remedy="run again when it is at rest")
             )
-
-
-def expected_shapes(manifest: Manifest) -> str:
-    """Say which lengths a bundle needs."""
-    sizes = sizes_of(manifest)
-    future = f", future_known [{sizes.horizon}, {sizes.future}]" if sizes.future else ""
-    return f"past [{sizes.context}, {sizes.past}]{future}, target and mask [{sizes.horizon}]"
-
-
-def match_layouts(dataset: Dataset, paths: set[str], manifest: Manifest, job: Job) -> dict[str, Layout]:
-    """Check the schema of every file that will be read, each by itself.
-
-    Raises:
-        InputError: some do not fit; everything wrong with any of them is listed.
-    """
-    layouts, offenders = {}, {}
-    for path in sorted(paths):
-        with dataset.open(path) as file:
-            layouts[path], offenders[path] = match(
-                file.schema_arrow, path, sizes_of(manifest), job.columns, teacher=job.mode == "teacher-forced"
-            )
-    check_schemas(offenders)
-    return layouts

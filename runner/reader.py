@@ -5,10 +5,12 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runner.dataset import READ_ERRORS, first_line
+from runner.config import Job
+from runner.dataset import READ_ERRORS, Dataset, first_line
 from runner.errors import InputError, explain
+from runner.manifest import Manifest
 from runner.parts import Unit
-from runner.schema import Layout, Sizes
+from runner.schema import Layout, Sizes, check_schemas, match, sizes_of
 from runner.stop import Stop
 
 BLOCK_BYTES = 32 << 20
@@ -26,6 +28,22 @@ def block_rows(sizes: Sizes) -> int:
     while rows > SMALLEST_BLOCK and rows * row > BLOCK_BYTES:
         rows //= 2
     return rows
+
+
+def match_layouts(dataset: Dataset, paths: set[str], manifest: Manifest, job: Job) -> dict[str, Layout]:
+    """Check the schema of every file that will be read, each by itself.
+
+    Raises:
+        InputError: some do not fit; everything wrong with any of them is listed.
+    """
+    layouts, offenders = {}, {}
+    for path in sorted(paths):
+        with dataset.open(path) as file:
+            layouts[path], offenders[path] = match(
+                file.schema_arrow, path, sizes_of(manifest), job.columns, teacher=job.mode == "teacher-forced"
+            )
+    check_schemas(offenders)
+    return layouts
 
 
 def read_blocks(file: pq.ParquetFile, unit: Unit, layout: Layout, rows: int, stop: Stop) -> Iterator[pa.RecordBatch]:

@@ -20,7 +20,7 @@ POLARITY_MARGIN = 0.1
 
 
 class Value(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
 class Rows(Value):

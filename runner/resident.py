@@ -49,6 +49,8 @@ class DeviceTensor:
 
     def upload(self, values: F32) -> None:
         """Replace the only one there is."""
+        if values.dtype != np.float32:
+            raise TypeError(f"float32 lies on the device, not {values.dtype}")  # onnxruntime copies any bytes
         self.value.update_inplace(values)
 
     def upload_steps(self, values: F32) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from runner.bundle import Bundle, open_bundle
+from runner.clock import Clock
 from runner.config import Job
 from runner.dataset import Dataset, local_path, open_dataset
 from runner.device import Device, parse_device
@@ -26,8 +27,9 @@ from runner.errors import (
 from runner.forecaster import Decoding, open_forecaster
 from runner.lock import LOCK_FILE, locked
 from runner.parts import Part
-from runner.pipeline import Clock, Pipeline, ReplacedError, match_layouts
+from runner.pipeline import Pipeline, ReplacedError
 from runner.plan import Plan, make_plan, remember
+from runner.reader import match_layouts
 from runner.report import (
     SUCCESS_FILE,
     Report,
@@ -108,14 +110,11 @@ class Run:
                 stop=self.stop,
                 clock=self.clock,
                 progress=lambda rows: self.progress(rows, total),
+                made=self.made,
             )
-            for unit, outcome in pipeline.score_units(todo):
-                if isinstance(outcome, Part):
-                    self.made[unit.part_path] = outcome
-                elif isinstance(outcome, ReplacedError):
-                    replaced = True
-                else:
-                    self.failures.append(str(outcome))
+            for error in pipeline.score_units(todo):
+                replaced |= isinstance(error, ReplacedError)
+                self.failures += [] if isinstance(error, ReplacedError) else [str(error)]
         return replaced
 
     def _begin(self) -> None:

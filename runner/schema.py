@@ -61,6 +61,13 @@ def sizes_of(manifest: Manifest) -> Sizes:
     return Sizes(manifest.context_length, manifest.horizon, manifest.past_width, manifest.future_width)
 
 
+def expected_shapes(manifest: Manifest) -> str:
+    """Say which lengths a bundle needs."""
+    sizes = sizes_of(manifest)
+    future = f", future_known [{sizes.horizon}, {sizes.future}]" if sizes.future else ""
+    return f"past [{sizes.context}, {sizes.past}]{future}, target and mask [{sizes.horizon}]"
+
+
 def match(
     schema: pa.Schema, path: str, sizes: Sizes, columns: Mapping[str, str], *, teacher: bool
 ) -> tuple[Layout, list[str]]:

@@ -19,7 +19,7 @@ has_cuda = CUDA_PROVIDER in ort.get_available_providers()
 
 @pytest.fixture(scope="module")
 def graph(tiny_bundle):
-    return open_bundle(tiny_bundle).encoder
+    return open_bundle(tiny_bundle).graphs("fp32")["encoder"]
 
 
 @pytest.fixture
