@@ -93,7 +93,9 @@ def take_stock(dataset: Dataset, out: OutputFolder, *, recheck: bool, stop: Stop
 def remember(out: OutputFolder, sources: dict[str, Source]) -> None:
     """Write the ledger: losing it costs the time to hash the input once more, never truth."""
     files = {path: asdict(source) for path, source in sources.items()}
-    out.write(LEDGER_FILE, json.dumps({"version": 1, "files": files}, sort_keys=True).encode())
+    content = json.dumps({"version": 1, "files": files}, sort_keys=True).encode()
+    if out.read(LEDGER_FILE) != content:
+        out.write(LEDGER_FILE, content)
 
 
 def read_parts(out: OutputFolder) -> dict[str, Part | None]:

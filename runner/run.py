@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from runner.bundle import Bundle, open_bundle
 from runner.clock import Clock
@@ -24,12 +25,9 @@ from runner.errors import (
     explain,
     listing,
 )
-from runner.forecaster import Decoding, open_forecaster
 from runner.lock import LOCK_FILE, locked
 from runner.parts import Part
-from runner.pipeline import Pipeline, ReplacedError
 from runner.plan import Plan, make_plan, remember
-from runner.reader import match_layouts
 from runner.report import (
     SUCCESS_FILE,
     Report,
@@ -42,7 +40,9 @@ from runner.report import (
 )
 from runner.stop import Stop
 from runner.storage import OutputFolder
-from runner.tune import settle
+
+if TYPE_CHECKING:
+    from runner.forecaster import Decoding
 
 UNFINISHED_FILE = "_unfinished.json"
 """The parts that a run set out to make; it is there from before the first part until the run has been judged."""
@@ -72,7 +72,7 @@ class Run:
     made: dict[str, Part] = field(default_factory=dict)
     inherited: frozenset[str] = frozenset()
     failures: list[str] = field(default_factory=list)
-    decoding: Decoding | None = None
+    decoding: "Decoding | None" = None
 
     def execute(self) -> Report:
         """Bring the output up to date with the input, judge what was done, and report it."""
@@ -93,6 +93,11 @@ class Run:
 
     def _score(self, dataset: Dataset) -> bool:
         """Score what is to do; return whether an input was replaced meanwhile, so that it has to be planned anew."""
+        from runner.forecaster import open_forecaster  # a night with nothing to do needs none of these
+        from runner.pipeline import Pipeline, ReplacedError
+        from runner.reader import match_layouts
+        from runner.tune import settle
+
         todo = self.plan.todo
         layouts = match_layouts(dataset, {unit.path for unit in todo}, self.bundle.manifest, self.job)
         total, replaced = sum(unit.rows for unit in todo), False
@@ -138,7 +143,7 @@ class Run:
         report = self.report("done", ExitCode.OK)
         code, complaint = judge(report.this_run, self.job.max_reject_rate, self.job.max_masked_mse)
         report = self._settle(report.model_copy(update={"exit_code": int(code), "error": complaint}))
-        if code == ExitCode.OK:
+        if code == ExitCode.OK and self.out.read(SUCCESS_FILE) is None:
             self.out.write(SUCCESS_FILE, b"")
         with contextlib.suppress(OutputError):  # all is done; at worst the next run answers for this one too
             self.out.remove(UNFINISHED_FILE)

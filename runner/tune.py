@@ -155,7 +155,7 @@ def recall(bundle: Bundle, how: Decoding) -> Measurement | None:
     try:
         kept = json.loads(_place(bundle, how).read_bytes())
         found = Measurement(int(kept["workers"]), {int(size): float(rate) for size, rate in kept["rates"].items()})
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError):
         return None
     fits = found.rates and found.rates.keys() <= set(BATCH_SIZES[how.device.kind]) and 1 <= found.workers <= how.workers
     return found if fits else None
