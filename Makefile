@@ -6,7 +6,7 @@ DEMO := build/demo
 UV := $(shell command -v uv 2>/dev/null)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check schema wheel clean
+.PHONY: demo test check bench schema wheel clean
 
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
@@ -24,6 +24,15 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+# Writes docs/benchmarks.md, docs/benchmarks.json and docs/plots/; inputs and bundles stay in build/bench.
+bench: $(INSTALLED)
+ifneq ($(UV),)
+	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,export,test,bench]'
+else
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test,bench]'
+endif
+	$(BIN)/python benchmarks/bench.py
 
 schema: $(INSTALLED)
 	$(BIN)/python -m export.schemas docs
