@@ -200,7 +200,7 @@ def _exchange(new: Path, old: Path) -> None:
     at_here, exchange = -100, 2
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(at_here, os.fsencode(new), at_here, os.fsencode(old), exchange):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        raise OSError(ctypes.get_errno(), f"{os.strerror(ctypes.get_errno())} (folders' names cannot be exchanged)")
 
 
 def _sync(folder: Path) -> None:

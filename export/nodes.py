@@ -17,11 +17,13 @@ class Nodes:
         prefix: begins every new name; no name of the graphs that are put together may begin with it.
         nodes: in the order written, which is the order that they run in.
         constants: tensors by name.
+        known: their names by content, so that equal ones are kept once.
     """
 
     prefix: str
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
+    known: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
     made: int = 0
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
@@ -39,14 +41,13 @@ class Nodes:
         self.nodes.append(helper.make_node("Identity", [source], [target]))
 
     def constant(self, values: npt.ArrayLike, dtype: npt.DTypeLike = np.int64) -> str:
-        """Return the name of a constant with these values; equal constants are kept once."""
-        tensor = numpy_helper.from_array(np.ascontiguousarray(np.asarray(values, dtype)))
-        for name, known in self.constants.items():
-            if known.raw_data == tensor.raw_data and known.dims == tensor.dims and known.data_type == tensor.data_type:
-                return name
-        tensor.name = self._fresh()
-        self.constants[tensor.name] = tensor
-        return tensor.name
+        """Return the name of a constant with these values."""
+        array = np.ascontiguousarray(np.asarray(values, dtype))
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self.known:
+            self.known[key] = self._fresh()
+            self.constants[self.known[key]] = numpy_helper.from_array(array, self.known[key])
+        return self.known[key]
 
     def _fresh(self) -> str:
         self.made += 1

@@ -65,6 +65,7 @@ def certified_int8(pair: GraphPair, fp32: FormGraphs, manifest: Manifest, valid:
 
     Raises:
         CertificationError: the masked MSE changes by 1 % or more, or a forecast depends on the rest of its batch.
+        InputError: no target counts.
     """
     graphs = make_form(pair, manifest, "int8")
     loop = production_loop(manifest, graphs)
@@ -93,10 +94,14 @@ def certified_int8(pair: GraphPair, fp32: FormGraphs, manifest: Manifest, valid:
 
 
 def change(before: Score, after: Score) -> float:
-    """Return by which share of `before` the masked MSE has changed; 0 where nothing was observed."""
+    """Return by which share of `before` the masked MSE has changed.
+
+    Raises:
+        InputError: nothing was observed, so nothing can be said.
+    """
     old, new = before.masked_mse(before.model), after.masked_mse(after.model)
     if old is None or new is None:
-        return 0.0
+        raise InputError(explain("every target of the validation windows is excluded", remedy="give others as --valid"))
     return (new - old) / old if old else float(new != old)
 
 

@@ -6,6 +6,7 @@ one fused kernel, and nothing is copied between the steps. The int8 form multipl
 neighbours. Inputs, biases, cell state and activations stay float32, so no input is ever clipped.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,6 +25,8 @@ ZERO_POINT = np.uint8(128)
 
 Cell = Literal["fp32", "int8"]
 Array = npt.NDArray[Any]
+Sums = Callable[[str, str | None], list[str]]
+"""Appends what the four gates of a step are fed, of x [B, I] and the hidden state [B, U]; returns [B, U] each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,26 +75,23 @@ def unroll(model: onnx.ModelProto, cell: Cell) -> onnx.ModelProto:
 
 def _write_out(nodes: Nodes, node: Any, steps: int, gates: _Gates, graph: Any, cell: Cell) -> None:
     """Append the steps of one LSTM: X [T, B, I] to Y [T, 1, B, U], Y_h and Y_c [1, B, U]."""
-    first = [nodes.constant([0]), nodes.constant([0, 1])]
-    sources = list(node.input) + [""] * (7 - len(node.input))
-    write = _float_step if cell == "fp32" else _integer_step
-    state = (
-        None
-        if _is_zero(sources[5], graph) and _is_zero(sources[6], graph)
-        else (nodes.op("Squeeze", sources[5], first[0]), nodes.op("Squeeze", sources[6], first[0]))
-    )
+    first, both = nodes.constant([0]), nodes.constant([0, 1])
+    sources, outputs = [*node.input, "", "", ""], [*node.output, "", ""]
+    state = None
+    if not (_is_zero(sources[5], graph) and _is_zero(sources[6], graph)):
+        state = nodes.op("Squeeze", sources[5], first), nodes.op("Squeeze", sources[6], first)
+    sums = _float_sums(nodes, gates) if cell == "fp32" else _integer_sums(nodes, gates)
     hidden = []
     for x in _inputs(nodes, sources[0], steps, gates, with_one=cell == "int8"):
-        state = write(nodes, x, state, gates)
+        state = _activate(nodes, sums(x, state and state[0]), state)
         hidden.append(state[0])
     assert state is not None, "a recurrence has at least one step"  # noqa: S101  (_plain_steps saw to it)
-    outputs = [*node.output, "", ""]
     if outputs[0] and _is_read(outputs[0], graph):
-        rows = [nodes.op("Unsqueeze", h, first[1]) for h in hidden]
+        rows = [nodes.op("Unsqueeze", h, both) for h in hidden]
         nodes.nodes.append(helper.make_node("Concat", rows, [outputs[0]], axis=0))
     for name, tensor in zip(outputs[1:3], state, strict=True):
         if name:
-            nodes.nodes.append(helper.make_node("Unsqueeze", [tensor, first[0]], [name]))
+            nodes.nodes.append(helper.make_node("Unsqueeze", [tensor, first], [name]))
 
 
 def _inputs(nodes: Nodes, source: str, steps: int, gates: _Gates, *, with_one: bool) -> list[str]:
@@ -107,33 +107,43 @@ def _inputs(nodes: Nodes, source: str, steps: int, gates: _Gates, *, with_one: b
     return [flat] if steps == 1 else nodes.split("Split", steps, flat, nodes.constant([width] * steps), axis=1)
 
 
-def _float_step(nodes: Nodes, x: str, state: tuple[str, str] | None, gates: _Gates) -> tuple[str, str]:
-    """Append one step in float32; without a state the product with it is left out, for it is zero."""
-    if state is not None:
-        x = nodes.op("Concat", x, state[0], axis=1)
-    sums = []
-    for kernel, recurrent, bias in zip(gates.kernel, gates.recurrent, gates.bias, strict=True):
-        weights = kernel if state is None else np.concatenate([kernel, recurrent])
-        sums.append(nodes.op("Gemm", x, nodes.constant(weights, np.float32), nodes.constant(bias, np.float32)))
-    return _activate(nodes, sums, state)
+def _float_sums(nodes: Nodes, gates: _Gates) -> Sums:
+    """Return what appends a step's products in float32; without a hidden state its product is left out: it is zero."""
+    biases = [nodes.constant(bias, np.float32) for bias in gates.bias]
+    kernels = [nodes.constant(kernel, np.float32) for kernel in gates.kernel]
+    joined = [
+        nodes.constant(np.concatenate(pair), np.float32) for pair in zip(gates.kernel, gates.recurrent, strict=True)
+    ]
+
+    def sums(x: str, hidden: str | None) -> list[str]:
+        feed, weights = (x, kernels) if hidden is None else (nodes.op("Concat", x, hidden, axis=1), joined)
+        return [nodes.op("Gemm", feed, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+
+    return sums
 
 
-def _integer_step(nodes: Nodes, x: str, state: tuple[str, str] | None, gates: _Gates) -> tuple[str, str]:
-    """Append one step whose product with the hidden state is made of integers; x ends with a column of ones."""
-    zero = nodes.constant(ZERO_POINT, np.uint8)
-    hidden = state and nodes.op("QuantizeLinear", state[0], nodes.constant(STATE_SCALE, np.float32), zero)
-    sums = []
-    for kernel, recurrent, bias in zip(gates.kernel, gates.recurrent, gates.bias, strict=True):
-        feeds = [x, nodes.constant(np.concatenate([kernel, bias[None]]), np.float32)]
-        if hidden:
-            integers, scale = quantized(recurrent)
-            product = nodes.op(
-                "MatMulInteger", hidden, nodes.constant(integers, np.int8), zero, nodes.constant(0, np.int8)
-            )
-            product = nodes.op("Cast", product, to=TensorProto.FLOAT)
-            feeds.append(nodes.op("Mul", product, nodes.constant(scale * STATE_SCALE, np.float32)))
-        sums.append(nodes.op("Gemm", *feeds))
-    return _activate(nodes, sums, state)
+def _integer_sums(nodes: Nodes, gates: _Gates) -> Sums:
+    """Return what appends a step's products, the hidden state's in integers; x ends with a column of ones."""
+    zero, nought = nodes.constant(ZERO_POINT, np.uint8), nodes.constant(0, np.int8)
+    unit = nodes.constant(STATE_SCALE, np.float32)
+    kernels = [
+        nodes.constant(np.concatenate([kernel, bias[None]]), np.float32)
+        for kernel, bias in zip(gates.kernel, gates.bias, strict=True)
+    ]
+    integers, scales = zip(*(quantized(recurrent) for recurrent in gates.recurrent), strict=True)
+    weights = [nodes.constant(values, np.int8) for values in integers]
+    factors = [nodes.constant(scale * STATE_SCALE, np.float32) for scale in scales]
+
+    def sums(x: str, hidden: str | None) -> list[str]:
+        if hidden is None:
+            return [nodes.op("Gemm", x, kernel) for kernel in kernels]
+        state = nodes.op("QuantizeLinear", hidden, unit, zero)
+        products = [nodes.op("MatMulInteger", state, weight, zero, nought) for weight in weights]
+        products = [nodes.op("Cast", product, to=TensorProto.FLOAT) for product in products]
+        products = [nodes.op("Mul", product, scale) for product, scale in zip(products, factors, strict=True)]
+        return [nodes.op("Gemm", x, kernel, product) for kernel, product in zip(kernels, products, strict=True)]
+
+    return sums
 
 
 def quantized(weights: Array) -> tuple[Array, Array]:
@@ -197,17 +207,18 @@ def _is_read(name: str, graph: Any) -> bool:
 
 
 def _axes(entry: Any) -> tuple[int, ...]:
-    return tuple(axis.dim_value for axis in entry.type.tensor_type.shape.dim)
+    """Return a tensor's axes, 0 where unknown; (0,) where not even their number is known."""
+    return tuple(axis.dim_value for axis in entry.type.tensor_type.shape.dim) or (0,)
 
 
 def _rebuilt(model: onnx.ModelProto, nodes: Nodes) -> onnx.ModelProto:
     """Put the new nodes and constants in place of the old, and drop constants that nothing reads any more."""
     read = {name for node in nodes.nodes for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    kept = [tensor for tensor in [*model.graph.initializer, *nodes.constants.values()] if tensor.name in read]
     kept = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes.nodes)
-    model.graph.initializer.extend([*kept, *nodes.constants.values()])
+    model.graph.initializer.extend(kept)
     for index, node in enumerate(model.graph.node):
         node.name = f"{node.op_type}_{index}"
     return model
