@@ -86,6 +86,7 @@ def _convert(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
     except Exception as error:
         raise CertificationError(explain(f"tf2onnx cannot convert the {model.name}", got=error)) from error
     graph: onnx.ModelProto = converted
+    _order(graph.graph)
     _strip(graph)
     _rename(graph, roles)
     _fix_axes(graph.graph, model, roles)
@@ -104,6 +105,23 @@ def _without_cudnn(models: Forecasters) -> Iterator[None]:
     finally:
         for layer, setting in zip(layers, before, strict=True):
             layer.use_cudnn = setting
+
+
+def _order(graph: onnx.GraphProto) -> None:
+    """Put the nodes in the order in which the outputs need them: tf2onnx's own differs from process to process."""
+    makers = {name: index for index, node in enumerate(graph.node) for name in node.output}
+    ordered: dict[int, None] = {}
+    waiting = [makers[entry.name] for entry in reversed(graph.output) if entry.name in makers]
+    while waiting:
+        needed = [makers[name] for name in graph.node[waiting[-1]].input if name in makers]
+        missing = [index for index in needed if index not in ordered]
+        if missing:
+            waiting += reversed(missing)
+        else:
+            ordered.setdefault(waiting.pop())
+    nodes = [onnx.NodeProto.FromString(graph.node[index].SerializeToString()) for index in ordered]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _strip(model: onnx.ModelProto) -> None:

@@ -78,7 +78,7 @@ def certified_int8(pair: GraphPair, fp32: FormGraphs, manifest: Manifest, valid:
                 "int8 forecasts otherwise than float32",
                 got=f"a free-running masked MSE changed by {changes['free_running']:+.2%}",
                 expected=f"less than {LARGEST_CHANGE:.0%}",
-                remedy="leave int8 out (precision = ['fp32']); the bundle is complete without it",
+                remedy="leave int8 out (precision = ['fp32']); a training goes on from its last epoch",
             )
         )
     golden = first_windows(valid, GOLDEN_WINDOWS)

@@ -10,7 +10,10 @@ VIEWS = frozenset({"Reshape", "Squeeze", "Unsqueeze"})
 
 
 def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph without needless nodes; inputs, outputs and every computed value stay the same."""
+    """Return the graph without needless nodes; inputs, outputs and every computed value stay the same.
+
+    The model given is used up: its nodes are changed on the way.
+    """
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     makers: dict[str, Any] = {}
     same: dict[str, str] = {}

@@ -6,19 +6,24 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from export.forms import make_form
+from export.graphs import GraphPair
 from runner.audit import EXPORT_ID_KEY
+from runner.batch import WindowBatch
+from runner.decode import decode
 from runner.digests import canonical
 from runner.manifest import Manifest, bundle_id_of
 
@@ -73,49 +78,108 @@ def reference_forecast(weights: Weights, past: Any, observed: Any, future: Any, 
     return np.concatenate(steps, axis=1)
 
 
-def make_bundle(path: Path, seed: int = 0, **changes: Any) -> Path:
+def make_bundle(path: Path, seed: int = 0, *, fused: bool = False, int8: bool = False, **changes: Any) -> Path:
     """Write a certified-looking bundle whose graphs come straight from onnx.helper.
 
     Args:
         path: its folder.
         seed: draws other weights, so another bundle.
+        fused: let each form hold the graph of the whole horizon, made by the exporter of the same pair.
+        int8: let the bundle hold the int8 form too, made by the exporter of the same pair.
         changes: keys of the manifest to replace before it is closed.
     """
     weights = draw_weights(seed)
+    pair = make_pair(seed)
+    golden = golden_windows()
+    expected = reference_forecast(weights, golden.past, golden.past_observed, golden.future_known).astype(np.float32)
+    files = {
+        "encoder.onnx": pair.encoder,
+        "decoder_step.onnx": pair.decoder_step,
+        "golden.parquet": _golden(golden, expected),
+        "certificate.json": json.dumps({"export_id": pair.export_id}).encode(),
+    }
+    values = _manifest(files, pair.export_id)
+    manifest = closed(values)
+    if fused:
+        files["fused.onnx"] = make_form(pair, manifest, "fp32").fused
+        values["fused"] = {**_pin("fused.onnx", files["fused.onnx"]), "tensors": manifest.fused_tensors()}
+    if int8:
+        values["precisions"] = {"int8": _int8(pair, manifest, files, fused=fused)}
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    write_manifest(path, {**values, **changes})
+    return path
+
+
+def make_pair(seed: int = 0) -> GraphPair:
+    """Return the float32 graphs of the hand-made bundle."""
+    weights = draw_weights(seed)
     export_id = hashlib.sha256(f"tiny {seed}".encode()).hexdigest()
-    encoder, step = _encoder(weights, export_id), _step(weights, export_id)
+    return GraphPair(_encoder(weights, export_id), _step(weights, export_id), export_id)
+
+
+def golden_windows() -> WindowBatch:
+    """Return three windows, complete and without a target."""
     rng = np.random.default_rng(99)
     past, future = rng.normal(size=(3, C, F)).astype(np.float32), rng.normal(size=(3, H, K)).astype(np.float32)
-    golden = pa.table(
-        {
-            "past": past.tolist(),
-            "past_observed": np.ones((3, C), np.float32).tolist(),
-            "future_known": future.tolist(),
-            "prediction": reference_forecast(weights, past, np.ones((3, C)), future).astype(np.float32).tolist(),
-        }
-    )
-    sink = pa.BufferOutputStream()
-    pq.write_table(golden, sink)
-    files = {
-        "encoder.onnx": encoder,
-        "decoder_step.onnx": step,
-        "golden.parquet": sink.getvalue().to_pybytes(),
-        "certificate.json": json.dumps({"export_id": export_id}).encode(),
+    nothing = np.zeros(3, bool), np.zeros(3, np.uint8)
+    return WindowBatch(past, np.ones((3, C), np.float32), future, None, None, None, *nothing)
+
+
+def _int8(pair: GraphPair, manifest: Manifest, files: dict[str, bytes], *, fused: bool) -> dict[str, Any]:
+    """Lay the int8 files beside the others; return the form as the manifest lists it."""
+    graphs = make_form(pair, manifest, "int8").by_key()
+    if not fused:
+        del graphs["fused"]
+    golden = golden_windows()
+    encoder, step = plain_graph(graphs["encoder"]), plain_graph(graphs["decoder_step"])
+    mine = {f"{name}.onnx": graph for name, graph in graphs.items()}
+    mine["golden.parquet"] = _golden(golden, decode(encoder, step, manifest, golden, teacher=False))
+    mine["certificate.json"] = json.dumps({"export_id": pair.export_id, "precision": "int8"}).encode()
+    pins = {name.partition(".")[0]: _pin(f"int8/{name}", content) for name, content in mine.items()}
+    files |= {f"int8/{name}": content for name, content in mine.items()}
+    tensors = {
+        "encoder": manifest.encoder.tensors,
+        "decoder_step": manifest.decoder_step.tensors,
+        "fused": manifest.fused_tensors(),
     }
-    path.mkdir(parents=True)
-    for name, content in files.items():
-        (path / name).write_bytes(content)
-    write_manifest(path, {**_manifest(files, export_id), **changes})
-    return path
+    return {
+        "fused": None,
+        **{name: {**pin, "tensors": tensors[name]} if name in tensors else pin for name, pin in pins.items()},
+        "certified": manifest.certified.model_dump(),
+    }
+
+
+def plain_graph(graph: bytes) -> Callable[[Any], dict[str, np.ndarray]]:
+    """Return what runs a graph by onnxruntime alone: tensors by name in and out."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda feeds: dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def _golden(windows: WindowBatch, prediction: np.ndarray) -> bytes:
+    columns = {name: getattr(windows, name) for name in ("past", "past_observed", "future_known")}
+    table = pa.table({name: values.tolist() for name, values in {**columns, "prediction": prediction}.items()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
 
 
 def write_manifest(path: Path, values: dict[str, Any]) -> None:
     """Close a manifest over these values (its id included) and write it into the bundle."""
     content = {key: value for key, value in values.items() if key != "bundle_id"}
     with contextlib.suppress(ValueError):  # a test may want a manifest that does not fit
-        content = Manifest.model_validate_json(canonical({**content, "bundle_id": "0" * 64})).model_dump(mode="json")
+        content = closed(content).model_dump(mode="json")
     content["bundle_id"] = bundle_id_of(content)
     (path / "manifest.json").write_text(json.dumps(content))
+
+
+def closed(values: dict[str, Any]) -> Manifest:
+    """Read these values as a manifest, whatever their id."""
+    return Manifest.model_validate_json(canonical({**values, "bundle_id": "0" * 64}))
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -136,7 +200,7 @@ def _manifest(files: dict[str, bytes], export_id: str) -> dict[str, Any]:
     encoder_names = {"past": "past", "past_observed": "past_observed", "previous_0": "previous_0"}
     step_names = {"previous": "previous", "future_known": "future_known", "prediction": "prediction"}
     return {
-        "format_version": 1,
+        "format_version": 2,
         "name": "tiny",
         "created_at": "2026-01-01T00:00:00+00:00",
         "export_id": export_id,
@@ -309,6 +373,10 @@ class Tiny:
     write_dataset: Callable[..., Path] = write_dataset
     draw_weights: Callable[[int], Weights] = draw_weights
     reference_forecast: Callable[..., np.ndarray] = reference_forecast
+    numpy_lstm: Callable[..., tuple[np.ndarray, np.ndarray]] = numpy_lstm
+    make_pair: Callable[..., GraphPair] = make_pair
+    golden_windows: Callable[[], WindowBatch] = golden_windows
+    run_graph: Callable[[bytes], Callable[[Any], dict[str, np.ndarray]]] = plain_graph
     nested: Callable[[np.ndarray], pa.Array] = nested
     sizes: tuple[int, int, int, int, int] = (C, F, H, K, U)
 
@@ -327,6 +395,21 @@ def freerun() -> Callable[..., Finished]:
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a hand-made bundle that no test may change."""
     return make_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def full_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a hand-made bundle with all that a bundle can hold, that no test may change."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "full", fused=True, int8=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_our_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep measurements of the tests away from the user's, in this process and in those it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture

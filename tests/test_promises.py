@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from export.config import TrainConfig
@@ -15,6 +16,17 @@ ROOT = Path(__file__).parent.parent
 def test_a_bundle_of_format_version_1_opens_and_forecasts_as_certified_for_ever(freerun):
     done = freerun("verify", ROOT / "tests" / "data" / "bundle-v1")
     assert done.code == 0, done.err
+
+
+def test_a_bundle_of_format_version_1_scores_as_the_same_graphs_do_today(freerun, tiny_bundle, dataset, tmp_path):
+    bundles = {"old": ROOT / "tests" / "data" / "bundle-v1", "new": tiny_bundle}
+    for name, bundle in bundles.items():
+        done = freerun("score", bundle, dataset, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+    for part in (tmp_path / "old").rglob("*.parquet"):
+        old, new = (pq.ParquetFile(tmp_path / name / part.relative_to(tmp_path / "old")).read() for name in bundles)
+        assert old.drop_columns(["bundle_id"]) == new.drop_columns(["bundle_id"])
+        assert old["bundle_id"] != new["bundle_id"]
 
 
 @pytest.mark.parametrize("name", SCHEMAS)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -6,7 +7,8 @@ import pytest
 
 from export.bundle_writer import draft_manifest, provisional
 from export.certify import BATCH_SIZES, PARITY, Candidate, audit_pair, certify, first_windows, tolerance_of
-from export.graphs import convert, serialize
+from export.forms import make_form
+from export.graphs import GraphPair, convert, serialize
 from export.training import evaluate
 from runner.errors import CertificationError
 
@@ -23,17 +25,19 @@ KINDS = [
 def candidate_of(build_models, train_windows, statistics):
     """Return what makes an exported, not yet certified pair of graphs for some settings."""
 
-    def make(graphs=None, **settings):
+    def make(**settings):
         config, models = build_models(**settings)
-        graphs = graphs or convert(models)
-        draft = draft_manifest(config, train_windows.sizes, statistics, 0, models, graphs, flagged=True)
-        return Candidate(models, graphs, provisional(draft), config)
+        pair = convert(models)
+        manifest = provisional(draft_manifest(config, train_windows.sizes, statistics, 0, models, pair, flagged=True))
+        return Candidate(models, make_form(pair, manifest, "fp32"), manifest, config)
 
     return make
 
 
 def certified(candidate, valid_windows):
-    audit = audit_pair(candidate.models, candidate.graphs)
+    graphs = candidate.graphs
+    pair = GraphPair(graphs.encoder, graphs.decoder_step, candidate.manifest.export_id)
+    audit = audit_pair(candidate.models, pair)
     losses = evaluate(candidate.models, valid_windows, candidate.config, 0)
     return certify(candidate, valid_windows, audit, losses)
 
@@ -42,14 +46,7 @@ def edited(candidate, graph, change):
     """Return the candidate with one of its graphs changed."""
     model = onnx.load_model_from_string(getattr(candidate.graphs, graph))
     change(model.graph)
-    graphs = type(candidate.graphs)(
-        **{
-            name: serialize(model) if name == graph else getattr(candidate.graphs, name)
-            for name in ("encoder", "decoder_step")
-        },
-        export_id=candidate.graphs.export_id,
-    )
-    return Candidate(candidate.models, graphs, candidate.manifest, candidate.config)
+    return replace(candidate, graphs=replace(candidate.graphs, **{graph: serialize(model)}))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "-".join(map(str, kind.values())))
@@ -64,7 +61,7 @@ def test_layers_scalings_and_start_values_pass_with_differences_far_below_the_to
     assert {facts.operators["LSTM"] for facts in found.audit.values()} == {layers}
     assert not {"Loop", "Scan", "If"} & {name for facts in found.audit.values() for name in facts.operators}
     for entry in found.parity:
-        assert len(entry.teacher_forced) == len(entry.free_running) == 12
+        assert [len(values) for values in entry.loops().values()] == [12] * 4
         assert {"previous_0", "hidden", "cell"} <= entry.encoder.keys()
         assert {"prediction", "hidden_next", "cell_next"} <= entry.step.keys()
 
@@ -125,6 +122,8 @@ def add_to_output(name, amount):
         ("decoder_step", add_to_output("prediction", 1e-3), "free-running step 12"),
         ("encoder", add_to_output("previous_0", 1.0), "previous_0"),
         ("encoder", add_to_output("cell", 1e-3), "encoder cell"),
+        ("fused", add_to_output("prediction", 1e-3), "fused free-running step 12"),
+        ("fused", add_to_output("prediction", 1e-3), "fused teacher-forced step 1"),
     ],
 )
 def test_a_wiring_fault_is_refused_with_a_table_of_what_differs(candidate_of, valid_windows, graph, change, named):
@@ -143,6 +142,15 @@ def test_a_graph_without_its_lstm_is_refused(candidate_of, valid_windows):
 
     with pytest.raises(CertificationError, match="GRU"):
         certified(edited(candidate_of(), "encoder", unname), valid_windows)
+
+
+def test_what_cannot_be_fused_is_certified_by_the_loop_alone(candidate_of, valid_windows):
+    candidate = candidate_of()
+    found = certified(replace(candidate, graphs=replace(candidate.graphs, fused=None)), valid_windows)
+    for entry in found.parity:
+        assert {name: len(values) for name, values in entry.loops().items()} == {
+            "teacher-forced": 12, "free-running": 12, "fused teacher-forced": 0, "fused free-running": 0,
+        }  # fmt: skip
 
 
 def test_losses_of_the_runner_and_of_keras_are_the_same_number(candidate_of, valid_windows):

@@ -25,6 +25,24 @@ def test_values_that_cannot_be_followed_are_refused(setting):
         load_config(None, (setting,))
 
 
+@pytest.mark.parametrize("setting", ["precision=fp32,int8", 'precision=["fp32","int8"]', "precision=int8,fp32"])
+def test_precisions_may_be_a_list_or_words_with_commas(setting):
+    assert set(load_config(None, (setting,)).precision) == {"fp32", "int8"}
+    assert load_config(None, ()).precision == ["fp32"]
+
+
+@pytest.mark.parametrize("setting", ["precision=int8", 'precision=["int8"]', "precision=[]"])
+def test_a_bundle_without_float32_cannot_be_asked_for(setting):
+    with pytest.raises(UsageError, match="int8 is made from the float32 graphs"):
+        load_config(None, (setting,))
+
+
+@pytest.mark.parametrize("setting", ["precision=fp32,int4", "precision=fp16", "precision=8", "precision="])
+def test_a_precision_that_nobody_knows_is_refused(setting):
+    with pytest.raises(UsageError, match="precision"):
+        load_config(None, (setting,))
+
+
 def test_a_config_that_is_no_toml_or_not_there_is_refused(tmp_path):
     (tmp_path / "c.toml").write_text("= 3")
     for name in ("c.toml", "d.toml"):

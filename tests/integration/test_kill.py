@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 SEED = random.SystemRandom().randrange(1 << 32)
-TIMES = ("run_id", "started_at", "finished_at", "seconds", "windows_per_second", "already_done", "out")
+TIMES = ("run_id", "started_at", "finished_at", "seconds", "windows_per_second", "already_done", "decoding", "out")
 
 
 def score(bundle, dataset, out):

@@ -31,7 +31,8 @@ def trained(tmp_path_factory):
     export("demo-data", folder, "--train-windows", 400, "--valid-windows", 150, "--seed", 5)
     data = [folder / "train", "--valid", folder / "valid"]
     export("train", *data, "--out", folder / "bundle", "--config", folder / "train.toml",
-           "--set", "epochs=1", "--set", "units=[6,4]", "--set", "scaling=window", "--set", "start=last")  # fmt: skip
+           "--set", "epochs=1", "--set", "units=[6,4]", "--set", "scaling=window", "--set", "start=last",
+           "--set", "precision=fp32,int8")  # fmt: skip
     return folder
 
 
@@ -71,6 +72,33 @@ def test_the_certified_losses_are_the_scores_of_the_same_windows(scored):
         total = report(scored / mode)["total"]
         assert total["masked_mse"] == pytest.approx(certified[key]["masked_mse"], rel=1e-9)
         assert total["rows"]["scored"] == certified["windows"] == 150
+
+
+@pytest.mark.parametrize(("mode", "key"), [("free-running", "free_running"), ("teacher-forced", "teacher_forced")])
+def test_int8_scores_as_it_was_certified_and_as_float32_within_a_percent(scored, tmp_path, freerun, mode, key):
+    options = ["--out", tmp_path / "out", "--mode", mode, "--precision", "int8"]
+    done = freerun("score", scored / "bundle", scored / "valid", *options, "--json")
+    assert done.code == 0, done.err
+    found, fp32 = done.json()["total"]["masked_mse"], report(scored / mode)["total"]["masked_mse"]
+    certified = json.loads((scored / "bundle" / "manifest.json").read_text())["precisions"]["int8"]["certified"]
+    assert found == pytest.approx(certified[key]["masked_mse"], rel=1e-9)
+    assert 0 < abs(found - fp32) < 0.01 * fp32
+    assert (done.json()["precision"], done.json()["decoding"]["loop"]) == ("int8", "fused")
+
+
+def test_quantizing_later_makes_the_very_files_that_training_makes(tiny, trained, tmp_path, freerun):
+    bundle = shutil.copytree(trained / "bundle", tmp_path / "bundle")
+    shutil.rmtree(bundle / "int8")
+    tiny.write_manifest(bundle, {**tiny.read_manifest(bundle), "precisions": {}})
+    refused = freerun("score", bundle, trained / "valid", "--out", tmp_path / "out", "--precision", "int8")
+    assert refused.code == 12
+    assert "freerun-export quantize" in refused.err
+    export("quantize", bundle, "--valid", trained / "valid")
+    names = sorted(path.name for path in (trained / "bundle" / "int8").iterdir())
+    assert names == ["certificate.json", "decoder_step.onnx", "encoder.onnx", "fused.onnx", "golden.parquet"]
+    for name in names:
+        assert (bundle / "int8" / name).read_bytes() == (trained / "bundle/int8" / name).read_bytes(), name
+    assert tiny.read_manifest(bundle) == tiny.read_manifest(trained / "bundle")
 
 
 def test_both_modes_agree_bit_for_bit_at_the_first_step(scored):

@@ -19,7 +19,7 @@ def opened(tiny_bundle):
 @pytest.fixture
 def model(opened):
     """Return the step graph that a test may spoil; its outputs are prediction, hidden_next and cell_next."""
-    return onnx.load_model_from_string(opened.decoder_step)
+    return onnx.load_model_from_string(opened.graphs("fp32")["decoder_step"])
 
 
 @pytest.fixture(autouse=True)
@@ -80,10 +80,10 @@ def sparse(values):
 
 
 def test_both_graphs_pass_with_their_operators_opset_and_stamp(opened):
-    manifest = opened.manifest
+    manifest, graphs = opened.manifest, opened.graphs("fp32")
     for content, signature in (
-        (opened.encoder, encoder_signature(manifest)),
-        (opened.decoder_step, step_signature(manifest)),
+        (graphs["encoder"], encoder_signature(manifest)),
+        (graphs["decoder_step"], step_signature(manifest)),
     ):
         facts = audit_graph(content, "graph", signature)
         assert facts.operators["LSTM"] == 1
@@ -236,7 +236,7 @@ def test_what_is_no_graph_is_refused(opened, content):
 def test_any_damage_passes_or_is_refused_but_never_raises_anything_else(opened, seed):
     draw = random.Random(seed)
     for turn in range(150):
-        spoiled = bytearray(opened.decoder_step)
+        spoiled = bytearray(opened.graphs("fp32")["decoder_step"])
         for _ in range(draw.randint(1, 4)):
             spoiled[draw.randrange(len(spoiled))] = draw.randrange(256)
         try:

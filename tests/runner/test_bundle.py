@@ -39,11 +39,14 @@ def pin(path, values, role, name):
 
 def test_a_good_bundle_opens_with_the_very_bytes_on_disk(bundle):
     opened = open_bundle(bundle)
-    assert opened.encoder == (bundle / "encoder.onnx").read_bytes()
-    assert opened.decoder_step == (bundle / "decoder_step.onnx").read_bytes()
-    assert opened.golden == (bundle / "golden.parquet").read_bytes()
-    assert opened.certificate == (bundle / "certificate.json").read_bytes()
-    assert audit_bundle(opened)["encoder"].operators["LSTM"] == 1
+    assert opened.contents == {name: (bundle / name).read_bytes() for name in FILES[1:]}
+    assert opened.graphs("fp32") == {
+        "encoder": (bundle / "encoder.onnx").read_bytes(),
+        "decoder_step": (bundle / "decoder_step.onnx").read_bytes(),
+    }
+    assert opened.content(opened.manifest.golden) == (bundle / "golden.parquet").read_bytes()
+    assert opened.content(opened.manifest.certificate) == (bundle / "certificate.json").read_bytes()
+    assert audit_bundle(opened)["encoder.onnx"].operators["LSTM"] == 1
 
 
 def test_the_expected_id_opens_and_any_other_is_refused_with_both(bundle):

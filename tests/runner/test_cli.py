@@ -75,11 +75,26 @@ def test_too_many_rejects_are_10_and_told_on_stderr(command, tiny, tiny_bundle, 
         (["score", "{bundle}", "{nowhere}", "--out", "{out}"], 11, "nowhere"),
         (["score", "{nowhere}", "{data}", "--out", "{out}"], 12, "nowhere"),
         (["score", "{bundle}", "{data}", "--out", "{out}", "--expect-bundle-id", "ab"], 12, "another bundle"),
+        (["score", "{bundle}", "{data}", "--out", "{out}", "--precision", "int8"], 12, "freerun-export quantize"),
+        (["score", "{bundle}", "{data}", "--out", "{out}", "--precision", "int4"], 2, "int4"),
         (["verify", "{nowhere}"], 12, "nowhere"),
         (["inspect", "{data}/a.parquet"], 12, "not a bundle"),
         (["no-such-command"], 2, "no-such-command"),
     ],
-    ids=["flag", "out", "nesting", "device", "input", "bundle", "id", "verify", "inspect", "command"],
+    ids=[
+        "flag",
+        "out",
+        "nesting",
+        "device",
+        "input",
+        "bundle",
+        "id",
+        "precision",
+        "no precision",
+        "verify",
+        "inspect",
+        "command",
+    ],
 )
 def test_a_refusal_has_its_code_and_names_the_offender_on_stderr_alone(
     command, tiny_bundle, dataset, out, tmp_path, args, code, named
@@ -131,6 +146,16 @@ def test_verify_replays_the_golden_windows_and_names_the_bundle(command, tiny, t
     assert "golden windows on cpu" in done.out
 
 
+def test_verify_and_inspect_tell_every_precision(command, full_bundle):
+    told = command("verify", full_bundle).out
+    assert "golden windows on cpu, fp32: " in told
+    assert "golden windows on cpu, int8: " in told
+    words = command("inspect", full_bundle).out
+    assert "fp32, int8" in words
+    for name in ("encoder.onnx", "fused.onnx", "int8/encoder.onnx", "int8/fused.onnx"):
+        assert f"{name} operators" in words
+
+
 def test_inspect_prints_the_manifest_and_runs_nothing(command, tiny, tiny_bundle):
     done = command("inspect", tiny_bundle, "--json")
     assert (done.code, done.json()) == (0, tiny.read_manifest(tiny_bundle))
@@ -158,7 +183,8 @@ def test_defaults_are_those_of_the_job(asked):
 
 def test_every_flag_reaches_the_job(asked):
     flags = {
-        "mode": "teacher-forced", "device": "cuda:1", "workers": 3, "batch_size": 7, "max_reject_rate": 0.5,
+        "mode": "teacher-forced", "device": "cuda:1", "precision": "int8", "workers": 3, "batch_size": 7,
+        "max_reject_rate": 0.5,
         "max_masked_mse": 2.5, "rescore": "none", "orphans": "prune", "rows_per_part": 10, "expect_bundle_id": "ab",
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), str(value))]

@@ -13,11 +13,11 @@ FREERUN = [sys.executable, "-c", "from runner.cli import main; main()"]
 SLOWED = """
 import time
 from runner.pipeline import Pipeline
-read = Pipeline._next
-def slowly(self, blocks):
+add = Pipeline._add
+def slowly(self, *arguments):
     time.sleep(0.1)
-    return read(self, blocks)
-Pipeline._next = slowly
+    return add(self, *arguments)
+Pipeline._add = slowly
 from runner.cli import main
 main()
 """

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.batch import WindowBatch
-from runner.decode import decode, encoder_feeds, teacher_inputs
+from runner.decode import decode, decode_fused, encoder_feeds, teacher_inputs
 from runner.manifest import Manifest
 
 START = -1.0
@@ -201,3 +201,62 @@ def test_the_teachers_input_is_the_last_target_that_counts_else_the_start_value(
         for h in range(3):
             carried.append(target[row, h] if observed[row][h] else carried[-1])
         assert fed[row].tolist() == carried
+
+
+class FusedGraph:
+    """A graph that holds the loop over the fake graphs, as the bundle format says that it must."""
+
+    def __init__(self):
+        self.fed = []
+
+    def __call__(self, feeds):
+        self.fed.append(dict(feeds))
+        graphs, teacher = Graphs(), feeds["T"]
+        encoded = graphs.encoder({"P": feeds["P"]})
+        state = {"h_in": encoded["h_made"], "c_in": encoded["c_made"], "keys_in": encoded["keys_made"]}
+        start, found = encoded["P0"], []
+        for h in range(teacher.shape[1]):
+            given = np.where(np.isinf(teacher[:, h : h + 1]), start, teacher[:, h : h + 1])
+            previous = np.where(np.isnan(given), found[-1], given) if h else start
+            known = {"K": feeds["K"][:, h : h + 1]} if "K" in feeds else {}
+            returned = graphs.step({"Y": previous[:, :, None].astype(np.float32), **known, **state})
+            state |= {"h_in": returned["h_out"], "c_in": returned["c_out"]}
+            found.append(returned["YHAT"][:, :, 0])
+        return {"YHAT": np.concatenate(found, axis=1)}
+
+
+FUSED = {"past": "P", "past_observed": "PO", "future_known": "K", "teacher": "T", "prediction": "YHAT"}
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+@pytest.mark.parametrize("brought", [False, True])
+def test_the_fused_graph_is_told_to_do_what_the_loop_does(tiny, manifest, teacher, brought):
+    own = np.arange(20, dtype=np.float32).reshape(5, 4)
+    batch, graphs = replace(windows(tiny), decoder_input=own if brought else None), Graphs()
+    found = decode_fused(FusedGraph(), FUSED, manifest.horizon, batch, teacher=teacher)
+    expected = decode(graphs.encoder, graphs.step, manifest, batch, teacher=teacher)
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("name", ["past_observed", "future_known"])
+def test_the_fused_graph_is_fed_exactly_what_is_there(tiny, manifest, name):
+    batch, fused = windows(tiny), FusedGraph()
+    decode_fused(fused, FUSED, manifest.horizon, batch, teacher=False)
+    decode_fused(fused, FUSED, manifest.horizon, replace(batch, **{name: None}), teacher=False)
+    whole, bare = fused.fed
+    assert whole.keys() == {"P", "PO", "K", "T"}
+    assert bare.keys() == whole.keys() - {FUSED[name]}
+    assert whole["P"] is batch.past
+    assert {feeds["T"].dtype for feeds in fused.fed} == {np.dtype(np.float32)}
+
+
+def test_free_running_the_fused_graph_gets_no_value_to_feed_and_teacher_forced_one_at_each_step(tiny, manifest):
+    batch, fused = windows(tiny), FusedGraph()
+    for teacher in (False, True):
+        decode_fused(fused, FUSED, manifest.horizon, batch, teacher=teacher)
+    free, forced = (feeds["T"] for feeds in fused.fed)
+    assert np.isnan(free).all()
+    assert not np.isnan(forced).any()
+    assert np.isinf(forced[:, 0]).all()
+    counts = np.maximum.accumulate(batch.observed[:, :-1], axis=1)
+    np.testing.assert_array_equal(np.isfinite(forced[:, 1:]), counts)

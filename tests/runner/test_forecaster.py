@@ -1,16 +1,18 @@
 """The golden windows are replayed before the first row, so that no machine changes the numbers unseen."""
 
 import hashlib
+import shutil
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+import runner.forecaster
 from runner.bundle import open_bundle
 from runner.device import Device
 from runner.errors import BundleError
-from runner.forecaster import open_forecaster, replay_golden
+from runner.forecaster import Decoding, open_forecaster, replay_golden
 from runner.stop import Stop
 
 
@@ -39,10 +41,10 @@ def shifted(table, by):
     return table.set_column(3, "prediction", pa.ListArray.from_arrays(lists.offsets, values))
 
 
-def replay(path):
+def replay(path, precision="fp32"):
     opened = open_bundle(path)
-    with open_forecaster(opened, Device("cpu"), batch_size=8, workers=1, stop=Stop()) as forecaster:
-        return replay_golden(forecaster, opened)
+    with open_forecaster(opened, Decoding(Device("cpu"), precision, batch_size=8, workers=1), Stop()) as forecaster:
+        return replay_golden(forecaster, opened, precision)
 
 
 def test_the_golden_windows_of_a_good_bundle_come_out_within_rounding(bundle):
@@ -119,3 +121,41 @@ def test_a_bundle_that_fails_its_golden_windows_makes_no_output_folder(bundle, r
     with pytest.raises(BundleError):
         score(bundle, dataset, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("fused", [False, True], ids=["step by step", "fused"])
+def test_each_precision_replays_golden_windows_of_its_own(tiny, tmp_path, precision, fused):
+    path = tiny.make_bundle(tmp_path / "both", fused=fused, int8=True)
+    assert replay(path, precision) < 1e-6
+
+
+def test_the_golden_windows_of_one_precision_do_not_pass_for_another(tiny, full_bundle, tmp_path):
+    path = shutil.copytree(full_bundle, tmp_path / "full")
+    shutil.copy(path / "golden.parquet", path / "int8" / "golden.parquet")
+    values, content = tiny.read_manifest(path), (path / "golden.parquet").read_bytes()
+    pinned = {"file": "int8/golden.parquet", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    values["precisions"]["int8"]["golden"] = pinned
+    tiny.write_manifest(path, values)
+    assert replay(path, "fp32") < 1e-6
+    with pytest.raises(BundleError, match="golden windows do not come out"):
+        replay(path, "int8")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_fused_graph_is_the_one_that_runs_where_it_is_there(full_bundle, monkeypatch, precision):
+    opened_sessions, open_session = [], runner.forecaster.open_session
+
+    def watch(graph, label, *arguments, **settings):
+        opened_sessions.append((label, graph))
+        return open_session(graph, label, *arguments, **settings)
+
+    monkeypatch.setattr("runner.forecaster.open_session", watch)
+    replay(full_bundle, precision)
+    assert opened_sessions == [("fused", open_bundle(full_bundle).graphs(precision)["fused"])]
+
+
+def test_a_precision_that_the_bundle_has_not_is_refused_before_any_session(tiny_bundle, monkeypatch):
+    monkeypatch.setattr("runner.forecaster.open_session", lambda *_, **__: pytest.fail("a session was opened"))
+    with pytest.raises(BundleError, match="quantize"):
+        replay(tiny_bundle, "int8")

@@ -13,10 +13,10 @@ from runner.errors import BundleError
 from runner.manifest import Manifest, bundle_id_of, parse_manifest
 
 
-@pytest.fixture
-def values(tiny, tiny_bundle):
-    """Return the good manifest as a dict that a test may spoil."""
-    return tiny.read_manifest(tiny_bundle)
+@pytest.fixture(params=["tiny_bundle", "full_bundle"])
+def values(tiny, request):
+    """Return a good manifest as a dict that a test may spoil: a plain one, and one that holds all there can be."""
+    return tiny.read_manifest(request.getfixturevalue(request.param))
 
 
 def closed(values):
@@ -64,12 +64,11 @@ def test_a_good_manifest_reads_back_with_its_own_values(values):
     manifest = parse_manifest(closed(values))
     assert manifest.model_dump(mode="json") == values
     assert (manifest.past_width, manifest.future_width) == (2, 1)
-    assert [file.file for file in manifest.files()] == [
-        "encoder.onnx",
-        "decoder_step.onnx",
-        "golden.parquet",
-        "certificate.json",
-    ]
+    plain = ["encoder.onnx", "decoder_step.onnx", "golden.parquet", "certificate.json"]
+    whole = [*plain[:2], "fused.onnx", *plain[2:]]
+    held = {"fp32": plain} if values["fused"] is None else {"fp32": whole, "int8": [f"int8/{name}" for name in whole]}
+    assert [file.file for file in manifest.files()] == [name for names in held.values() for name in names]
+    assert manifest.held() == tuple(held)
 
 
 def test_every_problem_is_listed_at_once(values):
@@ -92,12 +91,12 @@ def test_an_unknown_key_is_refused_at_any_depth_by_name(values, place):
     assert ".".join(map(str, (*place, "unheard_of"))) in refusal(closed(values))
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5, [1], True])
+@pytest.mark.parametrize("version", [0, 3, "1", "2", None, 1.5, 2.5, [1], True])
 def test_another_format_version_is_refused_before_anything_else(values, version):
     message = refusal(closed({**values, "format_version": version, "surprise": 1}))
     assert "format" in message
     if version is not True:  # which equals 1, and is refused with the other problems
-        assert "expected: 1" in message
+        assert "expected: 1 or 2" in message
         assert "surprise" not in message
 
 
@@ -141,7 +140,7 @@ def test_no_value_of_another_type_is_taken(values):
 
 
 def test_no_required_key_can_be_left_out(values):
-    optional = {"season_length", "control_flow"}
+    optional = {"season_length", "control_flow", "fused", "precisions"}
     for key in values.keys() - optional - {"bundle_id"}:
         assert refusal(closed({name: value for name, value in values.items() if name != key})), key
 
@@ -210,3 +209,83 @@ def test_a_manifest_cannot_be_changed_once_read(values):
     with pytest.raises(ValidationError, match="frozen"):
         manifest.horizon = 5
     assert isinstance(manifest, Manifest)
+
+
+@pytest.fixture
+def full(tiny, full_bundle):
+    """Return the manifest of a bundle with fused graphs and int8, as a dict that a test may spoil."""
+    return tiny.read_manifest(full_bundle)
+
+
+def test_a_form_is_read_by_its_precision(full):
+    manifest = parse_manifest(closed(full))
+    for precision, given in (("fp32", full), ("int8", full["precisions"]["int8"])):
+        form = manifest.form(precision).model_dump(mode="json")
+        assert form == {key: given[key] for key in form}
+        assert list(manifest.form(precision).graphs()) == ["encoder", "decoder_step", "fused"]
+
+
+def test_a_form_that_is_not_there_is_refused_with_what_is_and_how_to_get_it(tiny, tiny_bundle):
+    manifest = parse_manifest(closed(tiny.read_manifest(tiny_bundle)))
+    with pytest.raises(BundleError, match="got: fp32") as caught:
+        manifest.form("int8")
+    assert "freerun-export quantize" in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [("fused",), ("precisions",), ("fused", "precisions")], ids="+".join)
+def test_format_version_1_knows_neither_fused_graphs_nor_precisions(full, kept):
+    plain = {**full, "format_version": 1, "fused": None, "precisions": {}}
+    assert parse_manifest(closed(plain)).held() == ("fp32",)
+    assert "belong to format version 2" in refusal(closed({**plain, **{key: full[key] for key in kept}}))
+
+
+def test_format_version_1_needs_no_keys_of_version_2(tiny, tiny_bundle):
+    values = {**tiny.read_manifest(tiny_bundle), "format_version": 1}
+    for key in ("fused", "precisions"):
+        del values[key]
+    assert parse_manifest(closed(values)).form("fp32").fused is None
+
+
+@pytest.mark.parametrize("role", ["past", "past_observed", "future_known", "teacher", "prediction"])
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("change", ["left out", "renamed"])
+def test_a_fused_graph_has_every_role_under_the_name_of_the_two_graphs(full, role, precision, change):
+    tensors = (full if precision == "fp32" else full["precisions"]["int8"])["fused"]["tensors"]
+    tensors[role] = "renamed"
+    if change == "left out":
+        del tensors[role]
+    assert f"{precision} fused" in refusal(closed(full))
+
+
+@pytest.mark.parametrize("role", ["previous", "previous_0", "hidden"])
+def test_a_fused_graph_has_no_role_that_it_keeps_to_itself(full, role):
+    full["fused"]["tensors"][role] = role
+    assert "fp32 fused" in refusal(closed(full))
+
+
+@pytest.mark.parametrize(("graph", "role"), [("encoder", "past"), ("decoder_step", "prediction")])
+def test_a_further_precision_calls_its_tensors_as_the_float32_graphs_do(full, graph, role):
+    full["precisions"]["int8"][graph]["tensors"][role] = "renamed"
+    assert f"int8 {graph}" in refusal(closed(full))
+
+
+@pytest.mark.parametrize("name", ["fp32", "fp16", "INT8", ""])
+def test_a_precision_that_nobody_knows_is_refused_by_name(full, name):
+    full["precisions"][name] = full["precisions"].pop("int8")
+    assert "precisions" in refusal(closed(full))
+
+
+@pytest.mark.parametrize(
+    "name", ["int8/../encoder.onnx", "int8/", "int8//a", "int4/a", "int8/int8/a", "int8/.a", "/int8/a"]
+)
+def test_a_file_name_that_could_leave_the_int8_folder_is_refused(full, name):
+    full["precisions"]["int8"]["encoder"]["file"] = name
+    assert "precisions.int8.encoder.file" in refusal(closed(full))
+
+
+@pytest.mark.parametrize("key", ["encoder", "decoder_step", "golden", "certificate", "certified"])
+def test_no_part_of_a_form_can_be_left_out_but_its_fused_graph(full, key):
+    form = full["precisions"]["int8"]
+    assert parse_manifest(closed({**full, "precisions": {"int8": {**form, "fused": None}}})).held() == ("fp32", "int8")
+    del form[key]
+    assert f"precisions.int8.{key}" in refusal(closed(full))

@@ -47,12 +47,10 @@ def write_groups(path, table, sizes, **options):
 
 
 def read(path, rows=4, row_groups=None, columns=None, stop=None):
-    dataset = open_dataset(str(path))
-    if columns is None:
-        with dataset.open(path.name) as file:
-            columns = tuple(file.schema_arrow.names)
     unit = Unit(path.name, row_groups, 0, 0, "")
-    return read_blocks(dataset, unit, Layout({}, tuple(columns), ()), rows, stop or Stop())
+    with open_dataset(str(path)).open(path.name) as file:
+        wanted = tuple(file.schema_arrow.names if columns is None else columns)
+        yield from read_blocks(file, unit, Layout({}, wanted, ()), rows, stop or Stop())
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,12 @@ import pytest
 from filelock import FileLock
 
 from runner.errors import BundleError, BusyError, UsageError
+from runner.pipeline import Pipeline
 
 KEYS = {
     "schema_version", "run_id", "status", "exit_code", "error", "bundle_id", "input", "out", "mode", "device",
-    "precision", "options", "versions", "started_at", "finished_at", "seconds", "windows_per_second", "already_done",
+    "precision", "decoding", "options", "versions", "started_at", "finished_at", "seconds", "windows_per_second",
+    "already_done",
     "orphans", "this_run", "total", "warnings", "to_do", "history",
 }  # fmt: skip
 SUMMARY_KEYS = {"parts", "rows", "rejects", "masked_mse", "observed_mse", "per_step", "naive"}
@@ -53,6 +55,7 @@ def test_the_report_has_the_keys_of_the_contract_and_is_the_file_beside_the_part
     assert set(told["total"]["naive"]) == {"last", "seasonal"}
     assert (told["status"], told["exit_code"], told["error"], told["to_do"]) == ("done", 0, None, 0)
     assert (told["input"], told["out"], told["device"]) == (str(dataset), str(out), "cpu")
+    assert set(told["decoding"]) == {"loop", "batch_size", "workers"}
 
 
 @pytest.mark.parametrize("mode", ["free-running", "teacher-forced"])
@@ -162,17 +165,38 @@ def test_success_is_gone_before_the_first_new_part_and_back_after_the_last(
     tiny.write_dataset(dataset, {"new.parquet": 5, "newer.parquet": 5})
     seen = []
 
-    def watch(units, work):
-        for unit in units:
-            seen.append((out / "_SUCCESS").exists())
-            yield unit, work(unit)
-            seen.append((out / "_SUCCESS").exists())
+    commit = Pipeline._commit
+
+    def watch(self, part, unclosed):
+        seen.append((out / "_SUCCESS").exists())
+        commit(self, part, unclosed)
+        seen.append((out / "_SUCCESS").exists())
 
     assert (out / "_SUCCESS").exists()
-    monkeypatch.setattr("runner.run.run_units", watch)
+    monkeypatch.setattr(Pipeline, "_commit", watch)
     assert score(tiny_bundle, dataset, out).exit_code == 0
     assert seen == [False] * 4
     assert (out / "_SUCCESS").read_bytes() == b""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_report_tells_how_was_decoded_and_nothing_where_nothing_was(
+    tiny_bundle, full_bundle, dataset, tmp_path, score, precision
+):
+    report = score(full_bundle, dataset, tmp_path / "out", precision=precision, batch_size=7, workers=3)
+    assert report.precision == precision
+    assert report.decoding.model_dump() == {"loop": "fused", "batch_size": 7, "workers": 3}
+    assert score(full_bundle, dataset, tmp_path / "out", precision=precision).decoding is None
+    plain = score(tiny_bundle, dataset, tmp_path / "plain", batch_size=9, workers=1)
+    assert plain.decoding.model_dump() == {"loop": "step by step", "batch_size": 9, "workers": 1}
+
+
+def test_parts_of_another_precision_are_history(full_bundle, dataset, out, score):
+    score(full_bundle, dataset, out)
+    with pytest.raises(UsageError, match="3"):
+        score(full_bundle, dataset, out, precision="int8")
+    report = score(full_bundle, dataset, out, precision="int8", rescore="all")
+    assert (report.exit_code, report.this_run.parts) == (0, 3)
 
 
 def test_only_files_of_ours_lie_beside_the_parts_and_none_ends_in_parquet(tiny_bundle, dataset, out, score):
@@ -203,7 +227,11 @@ def test_a_link_planted_as_the_lock_is_not_followed(tiny_bundle, dataset, out, t
 
 @pytest.mark.parametrize(
     ("options", "kind"),
-    [({"device": "tpu"}, UsageError), ({"expect_bundle_id": "0" * 64}, BundleError)],
+    [
+        ({"device": "tpu"}, UsageError),
+        ({"expect_bundle_id": "0" * 64}, BundleError),
+        ({"precision": "int8"}, BundleError),
+    ],
 )
 def test_what_is_refused_at_the_door_makes_no_output_folder(tiny_bundle, dataset, out, score, options, kind):
     with pytest.raises(kind):

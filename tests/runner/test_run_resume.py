@@ -1,11 +1,11 @@
 """Wherever a run failed or died, the same command finishes it, and what there is then equals an undisturbed run's."""
 
+import itertools
 import json
 import signal
 
 import pytest
 
-import runner.run
 from runner.pipeline import Pipeline
 from runner.stop import Stop
 
@@ -35,26 +35,26 @@ def left(files):
     return {name: content for name, content in files.items() if name != "_report.json"}
 
 
-def failing_after(monkeypatch, count, error):
-    """Let the run end with this error when `count` units are done."""
-    score_unit, done = Pipeline.score_unit, []
+def failing_after(monkeypatch, count, error, step="_commit"):
+    """Let the run end with this error when `count` units are done, at this step of the next one."""
+    take, calls = getattr(Pipeline, step), itertools.count()
 
-    def limited(self, unit):
-        if len(done) == count:
+    def limited(self, *arguments):
+        if next(calls) >= count:
             raise error
-        done.append(unit)
-        return score_unit(self, unit)
+        return take(self, *arguments)
 
-    monkeypatch.setattr(Pipeline, "score_unit", limited)
+    monkeypatch.setattr(Pipeline, step, limited)
 
 
+@pytest.mark.parametrize("step", ["_finish", "_commit"])
 @pytest.mark.parametrize("count", range(PARTS))
 def test_a_run_that_died_after_any_part_is_finished_by_the_same_command(
-    tiny_bundle, source, tmp_path, score, contents, parts, findings, undisturbed, monkeypatch, count
+    tiny_bundle, source, tmp_path, score, contents, parts, findings, undisturbed, monkeypatch, count, step
 ):
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        failing_after(patched, count, DeathError())
+        failing_after(patched, count, DeathError(), step)
         with pytest.raises(DeathError):
             score(tiny_bundle, source, out, **OPTIONS)
     assert len(parts(out)) == count
@@ -64,13 +64,14 @@ def test_a_run_that_died_after_any_part_is_finished_by_the_same_command(
     assert (left(contents(out)), findings(report)) == undisturbed
 
 
+@pytest.mark.parametrize("step", ["_finish", "_commit"])
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), MemoryError("no memory")], ids=["bug", "memory"])
 def test_a_run_that_a_bug_ended_says_so_in_its_report_and_is_finished_by_the_same_command(
-    tiny_bundle, source, tmp_path, score, contents, findings, undisturbed, monkeypatch, error
+    tiny_bundle, source, tmp_path, score, contents, findings, undisturbed, monkeypatch, error, step
 ):
     out = tmp_path / "out"
     with monkeypatch.context() as patched:
-        failing_after(patched, 3, error)
+        failing_after(patched, 3, error, step)
         with pytest.raises(type(error)):
             score(tiny_bundle, source, out, **OPTIONS)
     told = json.loads((out / "_report.json").read_text())
@@ -96,16 +97,15 @@ def test_a_run_that_ended_again_and_again_still_reports_the_whole(
 def test_a_stop_between_two_parts_is_reported_as_interrupted_and_resumed(
     tiny_bundle, source, tmp_path, score, contents, parts, findings, undisturbed, monkeypatch
 ):
-    out, stop, run_units = tmp_path / "out", Stop(), runner.run.run_units
+    out, stop, finish, calls = tmp_path / "out", Stop(), Pipeline._finish, itertools.count()
 
-    def interrupted(units, work):
-        for number, outcome in enumerate(run_units(units, work)):
-            if number == 2:
-                stop.request(signal.SIGINT)
-            yield outcome
+    def interrupted(self, *arguments):
+        if next(calls) == 3:
+            stop.request(signal.SIGINT)
+        return finish(self, *arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr("runner.run.run_units", interrupted)
+        patched.setattr(Pipeline, "_finish", interrupted)
         report = score(tiny_bundle, source, out, stop=stop, **OPTIONS)
     assert (report.status, report.exit_code, report.this_run.parts, report.to_do) == ("interrupted", 130, 3, 4)
     assert json.loads((out / "_report.json").read_text())["status"] == "interrupted"

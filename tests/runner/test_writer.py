@@ -140,7 +140,8 @@ def test_the_bytes_do_not_depend_on_the_row_groups_of_the_input(tmp_path, group)
         source.parent.mkdir(exist_ok=True)
         pq.write_table(table, source, row_group_size=size)
         layout = Layout({}, tuple(table.column_names), ())
-        blocks = list(read_blocks(open_dataset(str(source)), PART.unit, layout, BLOCK, Stop()))
+        with open_dataset(str(source)).open(source.name) as file:
+            blocks = list(read_blocks(file, PART.unit, layout, BLOCK, Stop()))
         made.append(write(tmp_path / f"out {size}", blocks, table.schema).read_bytes())
     assert made[0] == made[1]
 
