@@ -67,10 +67,11 @@ def memory(task: Task) -> Racer:
 
 def everybody(plan: Plan, store: Store, out: Path) -> list[Contestant]:
     """Return the contestants in the order of their turns."""
-    source, bundle = store.windows(plan.shape, plan.score_windows), store.bundle(plan.shape)
+    bundle = store.bundle(plan.shape)
+    sources = {windows: store.windows(plan.shape, windows) for windows in (plan.score_windows, plan.plain_windows)}
 
     def one(name: str, label: str, make: Callable[[Task], Racer], windows: int, precision: str = "fp32") -> Contestant:
-        missing = store.missing(plan.shape, precision)
+        missing, source = store.missing(plan.shape, precision), sources.get(windows, sources[plan.score_windows])
         task = Task(bundle, source, out / name, plan.shape, windows, precision, missing, plan.batches)
         return Contestant(name, label, make, task)
 
@@ -79,7 +80,7 @@ def everybody(plan: Plan, store: Store, out: Path) -> list[Contestant]:
         one("keras_best", "Keras predict, unrolled, best batch", peers.keras_best, 4 * plan.keras_windows),
         one("keras_loop", "Keras encoder and step in a loop", peers.keras_loop, plan.loop_windows),
         one("torch", "PyTorch LSTM in a loop", peers.torch_loop, plan.torch_windows),
-        one("plain", "onnxruntime, plain loop, Parquet", plain, plan.score_windows),
+        one("plain", "onnxruntime, plain loop, Parquet", plain, plan.plain_windows),
         one("memory_fp32", "freerun's loop in memory, float32", memory, plan.memory_windows),
         one("freerun_fp32", "freerun score, float32, Parquet", freerun, plan.score_windows),
         one("memory_int8", "freerun's loop in memory, int8", memory, plan.memory_windows, "int8"),

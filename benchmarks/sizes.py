@@ -50,7 +50,7 @@ class Plan:
     Attributes:
         shape: of the forecaster that the contestants run.
         rounds: of the contestants, one after the other.
-        score_windows: that freerun and the plain loop take from Parquet to Parquet in a round.
+        score_windows: that freerun takes from Parquet to Parquet in a round; plain_windows: that the plain loop takes.
         memory_windows, keras_windows, loop_windows, torch_windows: that the others take in a round.
         batches: tried for Keras and PyTorch, so that each runs at its best.
         curve_windows, curve_horizons, curve_units, curve_files: the values along each curve.
@@ -68,6 +68,7 @@ class Plan:
     shape: Shape
     rounds: int
     score_windows: int
+    plain_windows: int
     memory_windows: int
     keras_windows: int
     loop_windows: int
@@ -98,8 +99,9 @@ class Plan:
 FULL = Plan(
     shape=Shape(),
     rounds=5,
-    score_windows=65_536,
-    memory_windows=65_536,
+    score_windows=98_304,
+    plain_windows=32_768,
+    memory_windows=98_304,
     keras_windows=4_096,
     loop_windows=8_192,
     torch_windows=16_384,
@@ -108,14 +110,14 @@ FULL = Plan(
     curve_horizons=(12, 24, 96),
     curve_units=(32, 128, 512),
     curve_files=(1, 100, 10_000),
-    base_windows=24_576,
+    base_windows=16_384,
     file_windows=50_000,
     curve_rounds=3,
     file_seconds=120.0,
     bomb_bytes=1 << 30,
     bomb_shape=Shape(units=32),
     start_rounds=7,
-    train_windows=2_048,
+    train_windows=1_024,
     tune_seconds=4.0,
 )
 SMALL = Shape(context=12, horizon=4, units=8)
@@ -123,6 +125,7 @@ QUICK = Plan(
     shape=SMALL,
     rounds=2,
     score_windows=2_000,
+    plain_windows=2_000,
     memory_windows=2_000,
     keras_windows=256,
     loop_windows=256,

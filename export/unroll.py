@@ -99,10 +99,8 @@ def _inputs(nodes: Nodes, source: str, steps: int, gates: _Gates, *, with_one: b
     width = gates.inputs
     rows = source if steps == 1 else nodes.op("Transpose", source, perm=[1, 0, 2])
     if with_one:
-        leading = nodes.op("Slice", nodes.op("Shape", rows), nodes.constant([0]), nodes.constant([2]))
-        shape = nodes.op("Concat", leading, nodes.constant([1]), axis=0)
-        ones = nodes.op("ConstantOfShape", shape, value=numpy_helper.from_array(np.ones(1, np.float32)))
-        rows, width = nodes.op("Concat", rows, ones, axis=2), width + 1
+        behind_the_last_axis = nodes.constant([0, 0, 0, 0, 0, 1])
+        rows, width = nodes.op("Pad", rows, behind_the_last_axis, nodes.constant(1, np.float32)), width + 1
     flat = nodes.op("Reshape", rows, nodes.constant([-1, steps * width]))
     return [flat] if steps == 1 else nodes.split("Split", steps, flat, nodes.constant([width] * steps), axis=1)
 

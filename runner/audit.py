@@ -16,7 +16,7 @@ ALLOWED_OPERATORS = frozenset(
     """
     Abs Add And ArgMax Cast Clip Concat Constant ConstantOfShape CumSum Div Equal Erf Exp Expand Gather GatherElements
     GatherND Gemm Greater GreaterOrEqual Identity IsInf IsNaN LSTM LayerNormalization Less LessOrEqual Log MatMul
-    MatMulInteger Max Min Mul Neg Not OneHot Or Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin
+    MatMulInteger Max Min Mul Neg Not OneHot Or Pad Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin
     ReduceProd ReduceSum ReduceSumSquare Relu Reshape Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile
     Transpose Unsqueeze Where
     """.split()  # noqa: SIM905  (one name a line would take a page)
