@@ -1,6 +1,7 @@
 """The command line of the runner: parse, run, print, exit."""
 
 import math
+import os
 import sys
 import tomllib
 from collections.abc import Callable
@@ -209,6 +210,7 @@ def _score(job: Job, *, show_progress: bool) -> "Report":
 def main() -> None:
     """Run the command line and exit with its code."""
     sys.meta_path.insert(0, WithoutPandas)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies no matrices here, but would start the threads
     sys.exit(run_command(cli))
 
 
