@@ -43,7 +43,7 @@ def ratio(contestants: dict[str, Any], mine: str, theirs: str, least: float, wha
     if missing:
         return Goal(what, f"at least {least:g}x", f"not measured: {missing[0]}", None)
     found = quotients(contestants[mine]["rates"], contestants[theirs]["rates"])
-    text = f"{statistics.median(found):.2f}x ({min(found):.2f} to {max(found):.2f})"
+    text = f"{statistics.median(found):.3f}x ({min(found):.2f} to {max(found):.2f})"
     return Goal(what, f"at least {least:g}x", text, statistics.median(found) >= least)
 
 
@@ -75,18 +75,17 @@ def memory(results: Results) -> list[Goal]:
 
 
 def same(what: str, usual: int, most: int) -> Goal:
-    """Ask for two peaks within 10 %, and under the limit."""
+    """Ask for at most 10 % more, and for less than the limit."""
     text = f"{usual / 1e6:,.0f} and {most / 1e6:,.0f} MB"
     reached = most <= SAME * usual and max(usual, most) < MEMORY_LIMIT
-    return Goal(what, f"within 10 %, under {MEMORY_LIMIT / 1e6:,.0f} MB", text, reached)
+    return Goal(what, f"at most 10 % more, under {MEMORY_LIMIT / 1e6:,.0f} MB", text, reached)
 
 
 def starts(found: dict[str, list[float]]) -> list[Goal]:
     """Hold the seconds of whole processes against their limits."""
+    middle = {name: statistics.median(seconds) for name, seconds in found.items()}
     return [
-        Goal(
-            f"start to finish {what}", f"{most} s", spread(found[name], "s", 2), statistics.median(found[name]) <= most
-        )
+        Goal(f"start to finish {what}", f"at most {most} s", spread(found[name], "s", 2), middle[name] <= most)
         for name, most, what in STARTS
     ]
 

@@ -13,6 +13,7 @@ from runner.precision import Precision
 LARGEST_DEPTH = 3
 _Names = BeforeValidator(lambda given: given.split(",") if isinstance(given, str) else given)
 """A list may be given as one word with commas too, as on the command line."""
+_Numbers = BeforeValidator(lambda given: [int(n) for n in given.split(",")] if isinstance(given, str) else given)
 Names = Annotated[list[str], _Names]
 
 
@@ -35,7 +36,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     name: str = "forecaster"
-    units: int | list[int] = 64
+    units: Annotated[int | list[int], _Numbers] = 64
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
     learning_rate: float = Field(default=0.004, gt=0)

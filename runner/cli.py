@@ -79,7 +79,7 @@ def cli() -> None:
 @option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
 @option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", help="Which of the bundle's graphs to run.")
 @option("--workers", type=click.IntRange(1, 1024), help="Decoding threads.  [default: the processors granted]")
-@option("--batch-size", type=click.IntRange(1, 1 << 20), help="Windows in one call of a graph.  [default: measured]")
+@option("--batch-size", type=click.IntRange(1, 1 << 20), help="Windows in one call.  [default: measured, else 128]")
 @option("--column", multiple=True, callback=columns, metavar="ROLE=NAME", help="Name a role's column; repeatable.")
 @option(
     "--max-reject-rate",

@@ -1,7 +1,7 @@
 """Words and tables for people; whatever a script reads is JSON, Parquet or an exit code."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
@@ -11,9 +11,10 @@ from runner.errors import ExitCode, FreerunError
 if TYPE_CHECKING:
     from runner.audit import GraphFacts
     from runner.bundle import Bundle
+    from runner.manifest import Loss
     from runner.precision import Precision
     from runner.report import Report, Step, Summary
-    from runner.tune import Trial
+    from runner.tune import Bench
 
 
 def print_report(report: "Report", stream: IO[str]) -> None:
@@ -21,7 +22,7 @@ def print_report(report: "Report", stream: IO[str]) -> None:
     shown = report.this_run if report.this_run.parts or not report.total.parts else report.total
     lines = [
         ("status", report.status if report.status != "done" or report.this_run.parts else "nothing new to do"),
-        ("mode, device", f"{report.mode}, {report.device}"),
+        ("mode, device, precision", f"{report.mode}, {report.device}, {report.precision}"),
         (
             "parts",
             f"{report.this_run.parts} in this run, {report.already_done} there before, {report.total.parts} in all",
@@ -34,7 +35,7 @@ def print_report(report: "Report", stream: IO[str]) -> None:
     if report.this_run.parts and report.total.parts > report.this_run.parts:
         lines.append(("scores", "of this run; the report has those of all parts too"))
     if report.status == "dry-run":
-        lines[2] = ("parts", f"{report.to_do} to do, {report.already_done} there")
+        lines[2:] = [("parts", f"{report.to_do} to do, {report.already_done} there")]
     if report.windows_per_second:
         lines.append(("windows a second", f"{report.windows_per_second:,.0f}"))
     _print_pairs(lines, stream)
@@ -42,8 +43,8 @@ def print_report(report: "Report", stream: IO[str]) -> None:
         _print_scores(shown, stream)
 
 
-def print_bench(found: Mapping["Precision", Sequence["Trial"]], stream: IO[str]) -> None:
-    """Print the rate of each trial, the best of each precision marked."""
+def print_bench(found: Mapping["Precision", "Bench"], stream: IO[str]) -> None:
+    """Print the rate of each trial, the chosen one of each precision marked."""
     from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
@@ -51,25 +52,25 @@ def print_bench(found: Mapping["Precision", Sequence["Trial"]], stream: IO[str])
     table = Table(box=SIMPLE, pad_edge=False)
     for title in ("precision", "batch size", "threads", "windows a second", ""):
         table.add_column(title, justify="left" if title in {"precision", ""} else "right")
-    for precision, trials in found.items():
-        best = max(trials, key=lambda trial: trial.windows_per_second)
-        for trial in trials:
+    for precision, bench in found.items():
+        mark = "kept for freerun score" if bench.kept else "best, but the cache folder cannot be written"
+        for trial in bench.trials:
             numbers = (str(trial.batch_size), str(trial.workers), f"{trial.windows_per_second:,.0f}")
-            table.add_row(precision, *numbers, "kept for freerun score" if trial is best else "")
+            table.add_row(precision, *numbers, mark if trial == bench.chosen else "")
     Console(file=stream, width=100).print(table)
 
 
-def bench_as_json(bundle: "Bundle", device: object, found: Mapping["Precision", Sequence["Trial"]]) -> str:
+def bench_as_json(bundle: "Bundle", device: object, found: Mapping["Precision", "Bench"]) -> str:
     """Write the trials as JSON."""
-    trials = {precision: [asdict(trial) for trial in made] for precision, made in found.items()}
-    told = {"bundle_id": bundle.manifest.bundle_id, "device": str(device), "trials": trials}
+    benches = {precision: asdict(bench) for precision, bench in found.items()}
+    told = {"bundle_id": bundle.manifest.bundle_id, "device": str(device), "precisions": benches}
     return json.dumps(told, indent=2) + "\n"
 
 
 def print_inspection(bundle: "Bundle", audit: dict[str, "GraphFacts"], stream: IO[str]) -> None:
     """Print what a bundle is, for somebody who found it on a disk."""
     manifest = bundle.manifest
-    free, forced = manifest.certified.free_running, manifest.certified.teacher_forced
+    free, forced, forms = manifest.certified.free_running, manifest.certified.teacher_forced, manifest.precisions
     _print_pairs(
         [
             ("name", manifest.name),
@@ -85,11 +86,9 @@ def print_inspection(bundle: "Bundle", audit: dict[str, "GraphFacts"], stream: I
             ("states", ", ".join(f"{state.step_input}[{state.width}]" for state in manifest.states)),
             ("memory", ", ".join(memory.step_input for memory in manifest.memory) or "none"),
             ("certified on", f"{manifest.certified.windows:,} windows"),
-            (
-                "  teacher-forced",
-                f"masked MSE {_number(forced.masked_mse)}, observed MSE {_number(forced.observed_mse)}",
-            ),
-            ("  free-running", f"masked MSE {_number(free.masked_mse)}, observed MSE {_number(free.observed_mse)}"),
+            ("  teacher-forced", _losses(forced)),
+            ("  free-running", _losses(free)),
+            *((f"  free-running, {key}", _losses(form.certified.free_running)) for key, form in forms.items()),
             ("opset, producers", f"{manifest.opset}, " + ", ".join(f"{k} {v}" for k, v in manifest.producers.items())),
             ("precisions", ", ".join(manifest.held())),
             *((f"{graph} operators", _counts(facts.operators)) for graph, facts in audit.items()),
@@ -149,6 +148,10 @@ def _rows(shown: "Summary") -> list[tuple[str, float | None, float | None, tuple
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.6g}"
+
+
+def _losses(loss: "Loss") -> str:
+    return f"masked MSE {_number(loss.masked_mse)}, observed MSE {_number(loss.observed_mse)}"
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -175,12 +175,13 @@ def _refuse_foreign(names: list[str], parts: dict[str, Part | None]) -> None:
 def _history_message(history: list[str], parts: dict[str, Part | None], bundle_id: str, job: Job) -> str:
     makers = Counter(part.bundle_id for name in history if (part := parts[name]))
     others = [f"{count} by bundle {maker[:12]}" for maker, count in makers.items() if maker != bundle_id]
+    renamed = ", ".join(f"{role}={name}" for role, name in sorted(job.columns.items())) or "no columns renamed"
     same = makers.get(bundle_id, 0)
     others += [f"{same} by this bundle with other options, or cut with another --rows-per-part"] if same else []
     return explain(
         f"{len(history)} parts in {job.out} were made by another bundle or with other options",
         got=", ".join(others),
-        expected=f"bundle {bundle_id[:12]} with {job.numbers()}",
+        expected=f"bundle {bundle_id[:12]}, {job.mode}, {job.precision}, {renamed}",
         remedy="--rescore none keeps them and scores only what is new; --rescore all replaces them",
     )
 

@@ -20,7 +20,7 @@ from runner.decode import teacher_inputs
 from runner.device import Device
 from runner.errors import FreerunError, InterruptedRunError
 from runner.manifest import Manifest
-from runner.session import GraphSession, Place, explained
+from runner.session import GraphSession, Place, explained, onnxruntime
 
 ALIGNMENT = 64
 """Values from which on a horizon step's slice may begin: 256 bytes, as an allocation of its own would."""
@@ -67,12 +67,10 @@ class DeviceTensor:
 
 def allocate(device: Device, shape: tuple[int, ...], steps: int | None = None) -> DeviceTensor:
     """Take memory on the device for one tensor, or for one at each horizon step, aligned as if it were alone."""
-    import onnxruntime as ort
-
     size = math.prod(shape)
     width = size if steps is None else math.ceil(size / ALIGNMENT) * ALIGNMENT
     whole = shape if steps is None else (steps, width)
-    value = ort.OrtValue.ortvalue_from_shape_and_type(whole, np.float32, device.kind, device.index)
+    value = onnxruntime().OrtValue.ortvalue_from_shape_and_type(whole, np.float32, device.kind, device.index)
     return DeviceTensor(value, shape, width)
 
 

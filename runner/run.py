@@ -102,8 +102,9 @@ class Run:
         layouts = match_layouts(dataset, {unit.path for unit in todo}, self.bundle.manifest, self.job)
         total, replaced = sum(unit.rows for unit in todo), False
         self.failures.clear()
-        self.decoding = settle(self.job, self.bundle, self.device, total, self.stop)
-        with open_forecaster(self.bundle, self.decoding, self.stop) as forecaster:
+        how = settle(self.job, self.bundle, self.device, total, self.stop)
+        with open_forecaster(self.bundle, how, self.stop) as forecaster:
+            self.decoding = how
             self._begin()
             pipeline = Pipeline(
                 job=self.job,
@@ -194,7 +195,7 @@ class Run:
         """Say how was decoded; nothing where nothing was."""
         if self.decoding is None:
             return None
-        fused = self.bundle.manifest.form(self.job.precision).fused
+        fused = "fused" in self.bundle.graphs(self.job.precision) and self.device.kind == "cpu"
         loop = "fused" if fused else "step by step"
         return {"loop": loop, "batch_size": self.decoding.batch_size, "workers": self.decoding.workers}
 

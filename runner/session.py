@@ -19,6 +19,16 @@ BATCH_AXIS = "batch"
 """What the graphs call their first axis."""
 
 
+def onnxruntime() -> Any:
+    """Import onnxruntime, and keep it from doing what nobody asked for: the only way in for the whole runner."""
+    os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)  # it would let a model set the session's options
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # from 1.32 on it keeps a database in the home folder, and calls home
+    import onnxruntime as ort
+
+    ort.set_default_logger_severity(3)
+    return ort
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where a float32 tensor lies on the device: the address of its first value, and its axes."""
@@ -130,10 +140,7 @@ def open_session(
         DeviceError: the device was not granted, or not for every node of the graph.
         BundleError: onnxruntime cannot load the graph.
     """
-    os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)  # it would let a model set the session's options
-    import onnxruntime as ort
-
-    ort.set_default_logger_severity(3)
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -196,9 +203,7 @@ def check_placement(subgraphs: Sequence[Any], label: str, device: Device) -> Non
 
 
 def _run_options(stop: Stop, graph_id: int | None = None) -> Any:
-    import onnxruntime as ort
-
-    options = ort.RunOptions()
+    options = onnxruntime().RunOptions()
     if graph_id is not None:
         options.add_run_config_entry("gpu_graph_id", str(graph_id))
     stop.on_request(lambda: setattr(options, "terminate", True))

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +26,13 @@ from runner.forecaster import Decoding, open_loop, read_golden
 from runner.precision import Precision
 from runner.stop import Stop
 
-BATCH_SIZES = {"cpu": (64, 128, 256, 512), "cuda": (1024, 4096, 16384)}
+BATCH_SIZES = {"cpu": (64, 128, 256, 512, 1024), "cuda": (1024, 4096, 16384)}
 DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 4096}
 WORTH_MEASURING = 100_000
 """Windows of a run below which the measurement would cost more than it can win."""
 SECONDS = 1.5
 """What the measurement before a run may take in all."""
+TURNS = 3
 
 SMT_WORKERS = 4
 """Threads from which on half as many are tried too: two threads of one core can get in each other's way."""
@@ -90,28 +92,38 @@ def default_workers(device: Device) -> int:
     return cpu_count() if device.kind == "cpu" else 2
 
 
-def bench_bundle(bundle: Bundle, device: Device, seconds: float, stop: Stop) -> dict[Precision, list[Trial]]:
-    """Measure every precision that the bundle holds, and remember what was found.
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What was measured for one precision: all trials, the one that was chosen, and whether it could be remembered."""
 
-    Returns:
-        All trials by precision, in the order they were made.
+    trials: tuple[Trial, ...]
+    chosen: Trial
+    kept: bool
+
+
+def bench_bundle(bundle: Bundle, device: Device, seconds: float, stop: Stop) -> dict[Precision, Bench]:
+    """Measure every precision that the bundle holds, and remember what was found.
 
     Raises:
         DeviceError, BundleError: as when a bundle's sessions are opened.
     """
-    trials: dict[Precision, list[Trial]] = {}
+    found: dict[Precision, Bench] = {}
     held = bundle.manifest.held()
     for precision in held:
         how = Decoding(device, precision, DEFAULT_BATCH_SIZE[device.kind], default_workers(device))
-        made = trials.setdefault(precision, [])
-        keep(bundle, how, measure(bundle, how, seconds / len(held), stop, made.append))
-    return trials
+        trials: list[Trial] = []
+        best = measure(bundle, how, seconds / len(held), stop, trials.append)
+        found[precision] = Bench(tuple(trials), max(trials, key=_speed), keep(bundle, how, best))
+    return found
 
 
 def measure(
     bundle: Bundle, how: Decoding, seconds: float, stop: Stop, told: Callable[[Trial], None] = lambda _: None
 ) -> Measurement:
-    """Decode copies of the golden windows for about so many seconds in all; `told` hears each trial as it is made.
+    """Decode copies of the golden windows for about so many seconds in all.
+
+    Batch sizes take turns and the median of each counts, for no machine is at the same speed all the time. `told` hears
+    what came of each.
 
     Raises:
         DeviceError, BundleError: as when a bundle's sessions are opened.
@@ -119,21 +131,28 @@ def measure(
     audit_bundle(bundle, how.precision)
     graphs, (windows, _) = bundle.graphs(how.precision), read_golden(bundle, how.precision)
     counts = [how.workers, *([how.workers // 2] if how.workers >= SMT_WORKERS else [])]
-    sizes, found = BATCH_SIZES[how.device.kind], []
-    for workers in counts:
-        rates = {}
-        for size in sizes:
-            stop.check()
-            loop = open_loop(bundle.manifest, graphs, how.device, stop, size)
-            batch = windows.take(np.resize(np.arange(len(windows)), size))
-            rates[size] = _rate(loop, batch, workers, seconds / len(sizes) / len(counts), stop)
-            told(Trial(size, workers, rates[size]))
-        found.append(Measurement(workers, rates))
-    return max(found, key=lambda measurement: measurement.best)
+    sizes = BATCH_SIZES[how.device.kind]
+    loops = {size: open_loop(bundle.manifest, graphs, how.device, stop, size) for size in sizes}
+    batches = {size: windows.take(np.resize(np.arange(len(windows)), size)) for size in sizes}
+    rates: dict[tuple[int, int], list[float]] = {(size, workers): [] for workers in counts for size in sizes}
+    for _ in range(TURNS):
+        for (size, workers), made in rates.items():
+            made.append(_rate(loops[size], batches[size], workers, seconds / len(rates) / TURNS, stop))
+    trials = [Trial(size, workers, statistics.median(made)) for (size, workers), made in rates.items()]
+    for trial in trials:
+        told(trial)
+    best = max(trials, key=_speed)
+    same = [trial for trial in trials if trial.workers == best.workers]
+    return Measurement(best.workers, {trial.batch_size: trial.windows_per_second for trial in same})
+
+
+def _speed(trial: Trial) -> float:
+    return trial.windows_per_second
 
 
 def _rate(loop: Loop, batch: WindowBatch, workers: int, seconds: float, stop: Stop) -> float:
     """Return windows a second of all threads together."""
+    stop.check()
     loop(batch, False)  # what is only made once
     started = time.perf_counter()
 
@@ -161,14 +180,16 @@ def recall(bundle: Bundle, how: Decoding) -> Measurement | None:
     return found if fits else None
 
 
-def keep(bundle: Bundle, how: Decoding, found: Measurement) -> None:
-    """Remember a measurement; a cache that cannot be written is no error."""
+def keep(bundle: Bundle, how: Decoding, found: Measurement) -> bool:
+    """Remember a measurement; return whether that was possible, for a cache that cannot be written is no error."""
     with contextlib.suppress(OSError, RuntimeError):  # the latter where nobody's home can be told
         place = _place(bundle, how)
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps({"conditions": _conditions(bundle, how), **asdict(found)}))
         temporary.replace(place)
+        return True
+    return False
 
 
 def _place(bundle: Bundle, how: Decoding) -> Path:

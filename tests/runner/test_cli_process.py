@@ -53,6 +53,16 @@ def test_importing_all_of_the_runner_loads_no_training_stack():
     assert {name for name in loaded(everything) if name.split(".")[0] in {*TRAINING, "export"}} == set()
 
 
+def test_neither_a_score_nor_a_verify_leaves_anything_in_the_home_folder(tiny_bundle, dataset, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+    for words in (["score", tiny_bundle, dataset, "--out", tmp_path / "out", "--quiet"], ["verify", tiny_bundle]):
+        done = subprocess.run([*FREERUN, *map(str, words)], env=environment, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+    assert list(home.rglob("*")) == []
+
+
 def test_a_run_with_nothing_to_do_loads_neither_onnxruntime_nor_the_dataset_module(
     tiny_bundle, dataset, tmp_path, score
 ):

@@ -173,7 +173,7 @@ def test_with_many_threads_half_as_many_are_tried_and_the_best_is_taken(bundle, 
     told = []
     found = measure(bundle, Decoding(CPU, "fp32", 1, 4), 1, Stop(), told.append)
     assert {trial.workers for trial in told} == {4, 2}
-    assert (found.workers, found.batch_size, found.best) == (better, 512, 5120.0)
+    assert (found.workers, found.batch_size, found.best) == (better, 1024, 10240.0)
 
 
 def test_a_request_to_stop_ends_a_measurement(bundle):
@@ -185,9 +185,11 @@ def test_a_request_to_stop_ends_a_measurement(bundle):
 
 def test_bench_measures_each_precision_and_score_follows_it(bundle, ask, cache, monkeypatch):
     monkeypatch.setattr("runner.tune._rate", lambda _loop, batch, *_: 1.0 if len(batch) == 64 else 0.5)
-    trials = bench_bundle(bundle, CPU, 0.01, Stop())
-    assert list(trials) == ["fp32", "int8"]
-    assert all({trial.batch_size for trial in made} == set(BATCH_SIZES["cpu"]) for made in trials.values())
+    found = bench_bundle(bundle, CPU, 0.01, Stop())
+    assert list(found) == ["fp32", "int8"]
+    for bench in found.values():
+        assert {trial.batch_size for trial in bench.trials} == set(BATCH_SIZES["cpu"])
+        assert (bench.chosen.batch_size, bench.kept) == (64, True)
     assert len(kept(cache)) == 2
     monkeypatch.setattr("runner.tune.measure", lambda *_: pytest.fail("measured again"))
     for precision in ("fp32", "int8"):
@@ -199,10 +201,32 @@ def test_the_bench_command_prints_all_trials_and_keeps_the_best(command, tiny, f
     assert (done.code, done.err) == (0, "")
     told = done.json()
     assert (told["bundle_id"], told["device"]) == (tiny.read_manifest(full_bundle)["bundle_id"], "cpu")
-    assert set(told["trials"]) == {"fp32", "int8"}
+    assert set(told["precisions"]) == {"fp32", "int8"}
+    for bench in told["precisions"].values():
+        assert bench["chosen"] == max(bench["trials"], key=lambda trial: trial["windows_per_second"])
+        assert bench["kept"] is True
     assert len(kept(cache)) == 2
     words = command("bench", full_bundle, "--seconds", "0.1").out
     assert words.count("kept for freerun score") == 2
+
+
+def test_a_bench_that_cannot_be_remembered_says_so(command, full_bundle, cache):
+    cache.parent.write_bytes(b"")
+    done = command("bench", full_bundle, "--seconds", "0.1")
+    assert (done.code, done.out.count("cannot be written"), done.out.count("kept")) == (0, 2, 0)
+
+
+def test_batch_sizes_take_turns_and_the_median_counts(bundle, monkeypatch):
+    speeds = {64: [1.0, 1.0, 90.0], 128: [3.0, 2.0, 2.0]}
+    turns = []
+
+    def rate(_loop, batch, *_):
+        turns.append(len(batch))
+        return speeds.get(len(batch), [0.5] * 3)[turns.count(len(batch)) - 1]
+
+    monkeypatch.setattr("runner.tune._rate", rate)
+    assert measure(bundle, Decoding(CPU, "fp32", 1, 2), 1, Stop()).batch_size == 128
+    assert turns == list(BATCH_SIZES["cpu"]) * 3
 
 
 @pytest.mark.parametrize("args", [["--device", "tpu"], ["--seconds", "0"], ["--seconds", "nan"]])
