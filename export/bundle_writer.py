@@ -125,7 +125,7 @@ def write_bundle(path: Path, values: dict[str, Any], forms: dict[Precision, Cert
     closed = {**values, **_form(values, forms["fp32"], "", files), "precisions": {}}
     for precision in sorted(forms.keys() - {"fp32"}):
         closed["precisions"][precision] = _form(values, forms[precision], f"{precision}/", files)
-    return _write_folder(path, closed, files, replace=False)
+    return _write_folder(path, closed, files)
 
 
 def add_precision(bundle: Bundle, precision: Precision, form: CertifiedForm) -> Manifest:
@@ -133,12 +133,13 @@ def add_precision(bundle: Bundle, precision: Precision, form: CertifiedForm) -> 
 
     Raises:
         OutputError: it cannot be written; the bundle is as it was.
+        UsageError: another bundle stands there by now; it is left alone.
     """
     values = bundle.manifest.model_dump(mode="json")
     files = dict(bundle.contents)
     precisions = {**values["precisions"], precision: _form(values, form, f"{precision}/", files)}
     closed = {**values, "format_version": FORMAT_VERSION, "precisions": precisions}
-    return _write_folder(bundle.path, closed, files, replace=True)
+    return _write_folder(bundle.path, closed, files, replaces=bundle.manifest.bundle_id)
 
 
 def _form(values: dict[str, Any], form: CertifiedForm, folder: str, files: dict[str, bytes]) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def refuse_existing(path: Path) -> None:
         raise UsageError(explain(f"{path} exists", remedy="give --out a new name: a bundle is never changed in place"))
 
 
-def _write_folder(path: Path, values: dict[str, Any], files: dict[str, bytes], *, replace: bool) -> Manifest:
+def _write_folder(path: Path, values: dict[str, Any], files: dict[str, bytes], replaces: str | None = None) -> Manifest:
     manifest = _manifest(values)
     files = {**files, MANIFEST_FILE: _json(manifest.model_dump(mode="json"))}
     temporary = path.with_name(f".{path.name}{TEMPORARY}")
@@ -186,13 +187,27 @@ def _write_folder(path: Path, values: dict[str, Any], files: dict[str, bytes], *
                 os.fsync(file.fileno())
         for folder in {(temporary / name).parent for name in files}:
             _sync(folder)
-        _exchange(temporary, path) if replace else temporary.rename(path)
+        if replaces is None:
+            temporary.rename(path)
+        else:
+            _exchange(temporary, path)
+            _refuse_another(temporary, path, replaces)
         _sync(path.parent)
     except OSError as error:
         raise OutputError(explain(f"cannot write the bundle {path}", got=error.strerror)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return manifest
+
+
+def _refuse_another(replaced: Path, path: Path, expected: str) -> None:
+    """Look at what was exchanged away; if it is not what the new bundle was made of, put it back."""
+    found = json.loads((replaced / MANIFEST_FILE).read_bytes()).get("bundle_id")
+    if found != expected:
+        _exchange(replaced, path)
+        raise UsageError(
+            explain(f"{path} was replaced meanwhile", got=found, expected=expected, remedy="run the command again")
+        )
 
 
 def _exchange(new: Path, old: Path) -> None:

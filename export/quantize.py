@@ -1,5 +1,9 @@
 """Make the int8 form of a certified forecaster, and let it out only if it forecasts as well, row by row by itself."""
 
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from export.windows import TrainingWindows, open_windows
 from runner.batch import F32, WindowBatch
 from runner.bundle import audit_bundle, open_bundle
 from runner.decode import Loop
-from runner.errors import CertificationError, InputError, UsageError, explain
+from runner.errors import BusyError, CertificationError, InputError, UsageError, explain
 from runner.manifest import Manifest
 from runner.schema import sizes_of
 from runner.totals import Score
@@ -38,7 +42,28 @@ def quantize_bundle(path: Path, valid: str, columns: dict[str, str]) -> tuple[Ma
         BundleError, InputError: the bundle or the data cannot be used.
         CertificationError: int8 forecasts otherwise; the bundle stays as it is.
         OutputError: the bundle cannot be written.
+        BusyError: it is being quantized already.
     """
+    path = path.absolute()
+    with _held(path):
+        return _quantize(path, valid, columns)
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a lock on the bundle's folder itself: it leaves nothing behind, and the kernel frees a dead process's."""
+    open_bundle(path)  # what is no bundle is refused as that
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise BusyError(explain(f"{path} is being quantized already", remedy="wait for it")) from error
+    finally:
+        os.close(folder)
+
+
+def _quantize(path: Path, valid: str, columns: dict[str, str]) -> tuple[Manifest, CertifiedForm]:
     bundle = open_bundle(path)
     audit_bundle(bundle)
     manifest = bundle.manifest

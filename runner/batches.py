@@ -5,13 +5,17 @@ influence each other, so no number depends on how they were put together.
 """
 
 import time
-from concurrent.futures import Executor, Future
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from runner.batch import F32, Index, WindowBatch, join
 from runner.decode import Loop
+
+CHECK_SECONDS = 0.2
+"""How long a request to stop may go unnoticed while a batch is decoded."""
 
 
 @dataclass(slots=True)
@@ -39,6 +43,7 @@ class BatchQueue:
         batch_size: windows in one batch; the last one is filled up to it with copies, so that graphs see one shape.
         horizon: H.
         teacher: feed the teacher's input instead of the last prediction.
+        check: called now and then by who waits for a forecast; may raise.
     """
 
     loop: Loop
@@ -46,6 +51,7 @@ class BatchQueue:
     batch_size: int
     horizon: int
     teacher: bool
+    check: Callable[[], None] = lambda: None
     current: _Batch = field(default_factory=_Batch)
 
     def add(self, windows: WindowBatch) -> "Forecast":
@@ -115,6 +121,9 @@ class Forecast:
             if piece.batch.future is None:
                 self.queue.flush()
             assert piece.batch.future is not None, "flush hands over every batch that has rows"  # noqa: S101
+            while not piece.batch.future.done():
+                wait([piece.batch.future], timeout=CHECK_SECONDS)
+                self.queue.check()
             found, spent = piece.batch.future.result()
             prediction[piece.rows] = found[piece.offset : piece.offset + len(piece.rows)]
             seconds += 0.0 if piece.offset else spent

@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+import threading
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -211,7 +212,11 @@ def main() -> None:
     """Run the command line and exit with its code."""
     sys.meta_path.insert(0, WithoutPandas)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies no matrices here, but would start the threads
-    sys.exit(run_command(cli))
+    code = run_command(cli)
+    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
+        sys.stderr.flush()
+        os._exit(code)  # after a signal: a thread deep in a graph would keep the process until its batch is done
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,12 @@ class InterruptedRunError(FreerunError, RuntimeError):
     exit_code = ExitCode.SIGTERM
 
 
+class InterruptedBySigintError(InterruptedRunError):
+    """SIGINT asked the run to stop."""
+
+    exit_code = ExitCode.SIGINT
+
+
 def explain(what: str, *, got: object = None, expected: object = None, remedy: str | None = None) -> str:
     """Compose an error message: what is wrong, and below it got, expected and remedy where they are known."""
     facts = {"got": got, "expected": expected, "remedy": remedy}

@@ -1,6 +1,6 @@
 """A bundle whose sessions are open on the device asked for, and whose golden windows came out as certified."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from runner.batches import BatchQueue
 from runner.bundle import Bundle, audit_bundle
 from runner.decode import Loop, decode, decode_fused
 from runner.device import Device
-from runner.errors import BundleError, FreerunError, explain
+from runner.errors import BundleError, FreerunError, InterruptedRunError, explain
 from runner.manifest import Manifest
 from runner.precision import Precision
 from runner.resident import ResidentLoop
@@ -67,9 +67,12 @@ class Forecaster:
         """Return how many windows should be queued, so that no thread waits while a part is written."""
         return BATCHES_AHEAD * self.workers * self.batch_size
 
-    def queue(self, *, teacher: bool) -> BatchQueue:
-        """Return a queue that takes block after block and decodes them in the background."""
-        return BatchQueue(self.loop, self.pool, self.batch_size, self.manifest.horizon, teacher)
+    def queue(self, *, teacher: bool, check: Callable[[], None] = lambda: None) -> BatchQueue:
+        """Return a queue that takes block after block and decodes them in the background.
+
+        Who waits for a forecast calls `check` now and then, which may raise.
+        """
+        return BatchQueue(self.loop, self.pool, self.batch_size, self.manifest.horizon, teacher, check)
 
     def predict(self, windows: WindowBatch, *, teacher: bool) -> F32:
         """Forecast the good rows of a block; rows of rejects are 0.
@@ -146,6 +149,8 @@ def replay_golden(forecaster: Forecaster, bundle: Bundle, precision: Precision) 
     windows, certified = read_golden(bundle, precision)
     try:
         found = forecaster.predict(windows, teacher=False)
+    except InterruptedRunError:
+        raise
     except FreerunError as error:
         raise BundleError(explain(f"the graphs of {bundle.path} do not run", got=error)) from error
     difference = float(np.max(np.abs(found - certified))) / manifest.target.scale

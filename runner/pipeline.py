@@ -150,6 +150,7 @@ class Pipeline:
             layout, error = self.layouts[unit.path], None
             try:
                 with self.dataset.open(unit.path) as file:
+                    self._refuse_replaced(unit)  # after opening: what is read from here on is what was planned
                     yield _Begin(unit, copied_schema(file.schema_arrow, layout.copied))
                     for block in self.clock.timing("read", read_blocks(file, unit, layout, rows, self.stop)):
                         yield _Block(block, self._validate(block, layout))
@@ -159,7 +160,7 @@ class Pipeline:
 
     def _decode(self, items: Iterable[_Begin | _Block | _End]) -> Generator[_Begin | _Decoding | _End, None, None]:
         """Let the threads decode while earlier blocks are scored and written, and no further ahead than that needs."""
-        queue = self.forecaster.queue(teacher=self.job.mode == "teacher-forced")
+        queue = self.forecaster.queue(teacher=self.job.mode == "teacher-forced", check=self.stop.check)
         ahead: deque[tuple[int, _Begin | _Decoding | _End]] = deque()
         rows, enough = 0, self.forecaster.rows_ahead
         for item in items:
@@ -206,11 +207,11 @@ class Pipeline:
         self.progress(len(windows))
 
     def _finish(self, unit: Unit, tally: Tally, writer: PartWriter) -> Part:
+        self._refuse_replaced(unit)
         part = self._part(unit, self.layouts[unit.path], tally)
         if part.scored + sum(part.rejects.values()) != unit.rows:
             raise AssertionError(f"{unit.path}: {unit.rows} rows went in, {part.scored} scored, {part.rejects}")
         self._refuse_misfits(part)
-        self._refuse_replaced(unit)
         self.stop.check()
         with self.clock.time("write"):
             writer.finish(part)

@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Callable
 
-from runner.errors import ExitCode, InterruptedRunError
+from runner.errors import ExitCode, InterruptedBySigintError, InterruptedRunError
 
 
 class Stop:
@@ -43,4 +43,5 @@ class Stop:
         """
         if self._event.is_set():
             name = self.signal.name if self.signal else "a signal"
-            raise InterruptedRunError(f"interrupted by {name}: committed parts are whole, the same command resumes")
+            kind = InterruptedBySigintError if self.signal is signal.SIGINT else InterruptedRunError
+            raise kind(f"interrupted by {name}: committed parts are whole, the same command resumes")

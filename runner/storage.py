@@ -73,8 +73,8 @@ class OutputFolder:
             (self.root / name).unlink()
             self.root.rmdir()
 
-    def read(self, name: str) -> bytes | None:
-        """Return a small file's content; None where there is no plain file of that name."""
+    def read(self, name: str, limit: int = -1) -> bytes | None:
+        """Return a small file's content (its first `limit` bytes); None where there is no plain file of that name."""
         try:
             descriptor = os.open(self.root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
@@ -83,7 +83,7 @@ class OutputFolder:
             os.close(descriptor)
             return None
         with os.fdopen(descriptor, "rb") as file:
-            return file.read()
+            return file.read(limit)
 
     def names(self) -> list[str]:
         """Return the relative paths of all Parquet files that readers see, sorted.

@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 
 from runner.batch import WindowBatch
-from runner.bundle import Bundle, audit_bundle
+from runner.bundle import Bundle
 from runner.config import Job
 from runner.decode import Loop
 from runner.device import Device, cpu_count
 from runner.digests import digest
-from runner.forecaster import Decoding, open_loop, read_golden
+from runner.forecaster import Decoding, open_forecaster, open_loop, read_golden
 from runner.precision import Precision
 from runner.stop import Stop
+from runner.storage import OutputFolder
 
 BATCH_SIZES = {"cpu": (64, 128, 256, 512, 1024), "cuda": (1024, 4096, 16384)}
 DEFAULT_BATCH_SIZE = {"cpu": 128, "cuda": 4096}
@@ -33,6 +34,7 @@ WORTH_MEASURING = 100_000
 SECONDS = 1.5
 """What the measurement before a run may take in all."""
 TURNS = 3
+LARGEST_FILE = 1 << 16
 
 SMT_WORKERS = 4
 """Threads from which on half as many are tried too: two threads of one core can get in each other's way."""
@@ -126,10 +128,10 @@ def measure(
     what came of each.
 
     Raises:
-        DeviceError, BundleError: as when a bundle's sessions are opened.
+        DeviceError, BundleError: as when a forecaster is opened: nothing is measured that would be refused.
     """
-    audit_bundle(bundle, how.precision)
-    graphs, (windows, _) = bundle.graphs(how.precision), read_golden(bundle, how.precision)
+    with open_forecaster(bundle, how, stop):
+        graphs, (windows, _) = bundle.graphs(how.precision), read_golden(bundle, how.precision)
     counts = [how.workers, *([how.workers // 2] if how.workers >= SMT_WORKERS else [])]
     sizes = BATCH_SIZES[how.device.kind]
     loops = {size: open_loop(bundle.manifest, graphs, how.device, stop, size) for size in sizes}
@@ -172,7 +174,7 @@ def _rate(loop: Loop, batch: WindowBatch, workers: int, seconds: float, stop: St
 def recall(bundle: Bundle, how: Decoding) -> Measurement | None:
     """Return what was measured before under the same conditions; None where nothing usable was."""
     try:
-        kept = json.loads(_place(bundle, how).read_bytes())
+        kept = json.loads(_cache().read(_name(bundle, how), LARGEST_FILE) or b"")
         found = Measurement(int(kept["workers"]), {int(size): float(rate) for size, rate in kept["rates"].items()})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError):
         return None
@@ -182,19 +184,21 @@ def recall(bundle: Bundle, how: Decoding) -> Measurement | None:
 
 def keep(bundle: Bundle, how: Decoding, found: Measurement) -> bool:
     """Remember a measurement; return whether that was possible, for a cache that cannot be written is no error."""
-    with contextlib.suppress(OSError, RuntimeError):  # the latter where nobody's home can be told
-        place = _place(bundle, how)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps({"conditions": _conditions(bundle, how), **asdict(found)}))
-        temporary.replace(place)
+    content = json.dumps({"conditions": _conditions(bundle, how), **asdict(found)})
+    with contextlib.suppress(OSError, RuntimeError):
+        _cache().write(_name(bundle, how), content.encode())
         return True
     return False
 
 
-def _place(bundle: Bundle, how: Decoding) -> Path:
+def _cache() -> OutputFolder:
+    """Return the user's cache folder. RuntimeError: nobody can tell where the home is."""
     root = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(root) / "freerun" / f"{digest(_conditions(bundle, how))}.json"
+    return OutputFolder(Path(root) / "freerun")
+
+
+def _name(bundle: Bundle, how: Decoding) -> str:
+    return f"{digest(_conditions(bundle, how))}.json"
 
 
 def _conditions(bundle: Bundle, how: Decoding) -> dict[str, str | int]:

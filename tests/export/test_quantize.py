@@ -13,7 +13,7 @@ import export.quantize
 from export.bundle_writer import losses
 from export.quantize import quantize_bundle
 from runner.bundle import audit_bundle, open_bundle
-from runner.errors import BundleError, CertificationError, ExitCode, InputError, OutputError, UsageError
+from runner.errors import BundleError, BusyError, CertificationError, ExitCode, InputError, OutputError, UsageError
 
 OLD = {"manifest.json", "encoder.onnx", "decoder_step.onnx", "fused.onnx", "golden.parquet", "certificate.json"}
 NEW = {f"int8/{name}" for name in OLD - {"manifest.json"}}
@@ -233,3 +233,40 @@ def test_the_command_tells_the_change_and_a_refusal_is_16_without_a_traceback(bu
     assert "Traceback" not in ended[0].stderr
     assert "masked MSE" in ended[1].stdout
     assert open_bundle(bundle).manifest.bundle_id in ended[1].stdout
+
+
+def test_a_bundle_that_was_deployed_meanwhile_is_left_alone(tiny, bundle, valid, tmp_path, monkeypatch):
+    newer = tiny.make_bundle(tmp_path / "newer", seed=1)
+    certify = export.quantize.certified_int8
+
+    def deployed(*args):
+        bundle.rename(tmp_path / "older")
+        newer.rename(bundle)
+        return certify(*args)
+
+    monkeypatch.setattr("export.quantize.certified_int8", deployed)
+    expected = contents(newer)
+    with pytest.raises(UsageError, match="replaced meanwhile"):
+        quantize(bundle, valid)
+    assert contents(bundle) == expected
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
+
+
+def test_a_second_quantize_at_the_same_time_is_told_to_wait(bundle, valid, monkeypatch):
+    certify = export.quantize.certified_int8
+
+    def meanwhile(*args):
+        monkeypatch.setattr("export.quantize.certified_int8", certify)
+        with pytest.raises(BusyError, match="already"):
+            quantize(bundle, valid)
+        return certify(*args)
+
+    monkeypatch.setattr("export.quantize.certified_int8", meanwhile)
+    manifest, _ = quantize(bundle, valid)
+    assert open_bundle(bundle).manifest == manifest
+
+
+def test_a_bundle_may_be_named_by_a_dot(bundle, valid, monkeypatch):
+    monkeypatch.chdir(bundle)
+    quantize(type(bundle)("."), valid)
+    assert "int8" in open_bundle(bundle).manifest.precisions

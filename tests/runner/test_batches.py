@@ -208,3 +208,19 @@ def test_a_result_may_be_asked_for_twice(loop, pool):
     forecast = queue_of(loop, pool).add(block([1, 2]))
     assert forecast.result()[0].tobytes() == forecast.result()[0].tobytes()
     assert len(loop.batches) == 1
+
+
+def test_who_waits_for_a_forecast_can_be_called_off(loop, pool):
+    go_on = threading.Event()
+
+    def stuck(batch, teacher):
+        go_on.wait(60)
+        return loop(batch, teacher)
+
+    def check():
+        raise InterruptedError("called off")
+
+    forecast = BatchQueue(stuck, pool, 2, H, teacher=False, check=check).add(block([1, 2]))
+    with pytest.raises(InterruptedError, match="called off"):
+        forecast.result()
+    go_on.set()

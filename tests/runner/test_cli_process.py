@@ -144,3 +144,16 @@ def test_a_signal_ends_the_run_with_its_code_and_a_report_and_the_same_command_f
     assert again.already_done == report["this_run"]["parts"]
     assert {**findings(again), "options": None} == {**findings(whole), "options": None}
     assert parts(out) == parts(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_bench_with_its_code(tiny_bundle, number):
+    process = subprocess.Popen(
+        [*FREERUN, "bench", str(tiny_bundle), "--seconds", "60"], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(3)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert "interrupted" in told
+    assert "Traceback" not in told

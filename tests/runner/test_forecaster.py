@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import signal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,7 +12,7 @@ import pytest
 import runner.forecaster
 from runner.bundle import open_bundle
 from runner.device import Device
-from runner.errors import BundleError
+from runner.errors import BundleError, InterruptedRunError
 from runner.forecaster import Decoding, open_forecaster, replay_golden
 from runner.stop import Stop
 
@@ -159,3 +160,13 @@ def test_a_precision_that_the_bundle_has_not_is_refused_before_any_session(tiny_
     monkeypatch.setattr("runner.forecaster.open_session", lambda *_, **__: pytest.fail("a session was opened"))
     with pytest.raises(BundleError, match="quantize"):
         replay(tiny_bundle, "int8")
+
+
+def test_a_request_to_stop_during_the_replay_is_no_fault_of_the_bundle(bundle):
+    stop = Stop()
+    stop.request(signal.SIGTERM)
+    with (
+        pytest.raises(InterruptedRunError),
+        open_forecaster(open_bundle(bundle), Decoding(Device("cpu"), "fp32", 64, 1), stop),
+    ):
+        pass

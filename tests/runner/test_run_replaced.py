@@ -1,5 +1,6 @@
 """An input file that is replaced while it is read is read anew, and never scored half from one, half from the other."""
 
+import pyarrow.parquet as pq
 import pytest
 
 import runner.pipeline
@@ -64,3 +65,30 @@ def test_a_damaged_file_is_told_once_although_another_was_read_anew(
     assert report.error.count("a.parquet is damaged") == 1
     assert "replaced" not in report.error
     assert set(parts(out)) == {"b.parquet", "date=2026-11-23/c.parquet"}
+
+
+@pytest.mark.parametrize("kind", ["more rows", "fewer rows", "a column less", "another type"])
+def test_a_file_replaced_after_planning_and_before_its_turn_is_planned_anew(
+    tiny, tiny_bundle, dataset, tmp_path, score, parts, monkeypatch, kind
+):
+    rows = {"more rows": 60, "fewer rows": 5}.get(kind, 41)
+    table = tiny.make_table(rows, seed=9)
+    if kind == "a column less":
+        table = table.drop_columns(["note"])
+    if kind == "another type":
+        table = table.set_column(0, "id", table["id"].cast("string"))
+    pq.write_table(table, tmp_path / "next")
+    opening, waiting = runner.pipeline.open_part, [tmp_path / "next"]
+
+    def racing(out, path, *rest):
+        if waiting:  # the first part is begun; the last file's turn is still to come
+            waiting.pop().replace(dataset / "date=2026-11-23" / "c.parquet")
+        return opening(out, path, *rest)
+
+    monkeypatch.setattr("runner.pipeline.ITEMS_READ_AHEAD", 1)
+    monkeypatch.setattr("runner.pipeline.open_part", racing)
+    raced = score(tiny_bundle, dataset, tmp_path / "raced")
+    calm = score(tiny_bundle, dataset, tmp_path / "calm")
+    assert (raced.exit_code, raced.error) == (0, None)
+    assert raced.total == calm.total
+    assert parts(tmp_path / "raced") == parts(tmp_path / "calm")

@@ -1,6 +1,7 @@
 """Batch size and threads: as the job says, else as measured here before, else by one short measurement."""
 
 import json
+import os
 import shutil
 import signal
 from dataclasses import replace
@@ -109,6 +110,29 @@ def test_a_damaged_or_foreign_cache_is_ignored_and_written_anew(ask, measured, c
     assert ask() == good
     assert len(measured) == 2
     assert ask(1) == good
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "link"])
+def test_what_is_no_small_plain_file_in_the_cache_is_not_read_to_its_end_or_written_through(
+    ask, measured, cache, tmp_path, kind
+):
+    good = ask()
+    (place,) = kept(cache)
+    victim = tmp_path / "victim"
+    victim.write_bytes(place.read_bytes())
+    place.unlink()
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "endless":
+        with place.open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        place.symlink_to(victim)
+    before = victim.read_bytes()
+    assert ask(1) == replace(good, batch_size=DEFAULT_BATCH_SIZE["cpu"])
+    assert ask() == good
+    assert victim.read_bytes() == before
+    assert len(measured) == 2
 
 
 @pytest.mark.parametrize("obstacle", ["file in the way", "folder in its place", "no home"])
