@@ -18,7 +18,7 @@ PICTURES = {
     "memory": "Peak memory over the imports, by the size of the input.",
     "horizon": "Windows a second by the horizon: a window costs its context once, then a step each.",
     "units": "Windows a second by the units of the LSTM, both axes logarithmic; arithmetic grows with their square.",
-    "files": "Windows a second by the number of files that hold them: each becomes a part that is hashed and synced.",
+    "files": "Windows a second by the number of files that hold them all: each becomes a part, hashed and synced.",
     "workers": "Windows a second by the number of worker threads.",
 }
 
@@ -31,6 +31,7 @@ def page(results: Results) -> str:
         origin(about),
         "## To reach, and reached",
         table(["what", "to reach", "found", "reached"], goal_rows(results)),
+        limits(results),
         "## Who scores how fast",
         shape_text(about["shape"]),
         "![Windows a second by contestant](plots/throughput.png)",
@@ -65,6 +66,20 @@ def table(head: list[str], rows: Iterable[Iterable[object]]) -> str:
 def goal_rows(results: Results) -> list[list[str]]:
     """Return a row for each number to reach."""
     return [[goal["what"], goal["goal"], goal["found"], REACHED[goal["reached"]]] for goal in results["goals"]]
+
+
+def limits(results: Results) -> str:
+    """Say what stands in the way of the two numbers that depend on the machine and on the length of a run."""
+    rates = {name: one["rates"] for name, one in results["contestants"].items()}
+    ceiling = statistics.median(quotients(rates["limit"], rates["keras_default"]))
+    longest = results["curves"]["windows"]["fp32"][-1]
+    part = statistics.median(longest["rates"]) / statistics.median(rates["memory_fp32"])
+    return (
+        "How far Keras' default batch lies below the limit of float32 matrix products is the machine's: "
+        f"{ceiling:.1f} times in this run, so float32 cannot be faster by more. What I/O costs depends on a run's length: "
+        "planning, opening, the last row group and the syncs at the end take some tenths of a second in any. On "
+        f"{longest['x']:,} windows `freerun score` made {part:.3f} of the windows a second of the loop in memory."
+    )
 
 
 def speed_rows(results: Results) -> list[list[str]]:
