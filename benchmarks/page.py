@@ -76,7 +76,7 @@ def limits(results: Results) -> str:
     part = statistics.median(longest["rates"]) / statistics.median(rates["memory_fp32"])
     return (
         "How far Keras' default batch lies below the limit of float32 matrix products is the machine's: "
-        f"{ceiling:.1f} times in this run, so float32 cannot be faster by more. What I/O costs depends on a run's length: "
+        f"{ceiling:.1f} times in this run; float32 cannot be faster by more. What I/O costs depends on a run's length: "
         "planning, opening, the last row group and the syncs at the end take some tenths of a second in any. On "
         f"{longest['x']:,} windows `freerun score` made {part:.3f} of the windows a second of the loop in memory."
     )

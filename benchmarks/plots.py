@@ -18,8 +18,8 @@ COLOURS = {"fp32": "#0072b2", "int8": "#d55e00"}
 """Two of Okabe and Ito's colours, which everybody can tell apart."""
 NAMES = {"fp32": "float32", "int8": "int8"}
 MARKERS = {"fp32": "o", "int8": "s"}
-SHIFTS = {"fp32": (0, -18), "int8": (0, 10)}
-"""Where a number stands, in points from its point: float32 is the lower line."""
+ABOVE, BELOW = (0, 10), (0, -18)
+"""Where a number stands, in points from its point."""
 ENDS = {"fp32": (24, -4), "int8": (24, 4)}
 """Where a line's name stands, from its last point."""
 GREY, PALE, INK = "#9a9a9a", "#d4d4d4", "#333333"
@@ -121,9 +121,22 @@ def curve(found: dict[str, list[dict[str, Any]]], lines: Lines, path: Path) -> N
         for precision, points in found.items():
             measured = [point for point in points if point[lines.key]]
             if measured:
-                line(axes, precision, measured, value_of(lines))
+                line(axes, precision, measured, value_of(lines), above=precision == upper(found, lines))
             places += [point["x"] for point in points]
         axes_of(axes, sorted(set(places)), lines)
+
+
+def upper(found: dict[str, list[dict[str, Any]]], lines: Lines) -> str:
+    """Return the precision whose line lies higher where all of them end: its numbers stand above, the other's below."""
+    ends = {name: [point["x"] for point in points if point[lines.key]] for name, points in found.items()}
+    last = min(places[-1] for places in ends.values() if places)
+    heights = {
+        name: statistics.median(point[lines.key])
+        for name, points in found.items()
+        for point in points
+        if point["x"] == last and point[lines.key]
+    }
+    return max(heights, key=lambda name: heights[name])
 
 
 def value_of(lines: Lines) -> Callable[[dict[str, Any]], list[float]]:
@@ -132,7 +145,9 @@ def value_of(lines: Lines) -> Callable[[dict[str, Any]], list[float]]:
     return lambda point: [value / divisor for value in point[lines.key]]
 
 
-def line(axes: Any, precision: str, points: list[dict[str, Any]], values: Callable[..., list[float]]) -> None:
+def line(
+    axes: Any, precision: str, points: list[dict[str, Any]], values: Callable[..., list[float]], *, above: bool
+) -> None:
     """Draw one line with its numbers; a pale stroke behind each point spans its rounds."""
     places, middles = [point["x"] for point in points], [statistics.median(values(point)) for point in points]
     shade = COLOURS[precision]
@@ -142,7 +157,8 @@ def line(axes: Any, precision: str, points: list[dict[str, Any]], values: Callab
     for place, middle, point in zip(places, middles, points, strict=True):
         span = [min(values(point)), max(values(point))]
         axes.plot([place, place], span, color=shade, linewidth=5, alpha=0.3, solid_capstyle="butt")
-        axes.annotate(f"{middle:,.0f}", (place, middle), SHIFTS[precision], ha="center", path_effects=halo, **note)
+        shift = ABOVE if above else BELOW
+        axes.annotate(f"{middle:,.0f}", (place, middle), shift, ha="center", path_effects=halo, **note)
     axes.annotate(NAMES[precision], (places[-1], middles[-1]), ENDS[precision], va="center", weight="bold", **note)
 
 
