@@ -24,8 +24,8 @@ from export.windows import Statistics
 from runner.batch import F32, WindowBatch
 from runner.bundle import Bundle
 from runner.digests import canonical
-from runner.errors import OutputError, UsageError, explain
-from runner.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, bundle_id_of
+from runner.errors import BundleError, OutputError, UsageError, explain
+from runner.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, bundle_id_of, parse_manifest
 from runner.precision import Precision
 from runner.report import versions
 from runner.schema import Sizes
@@ -201,8 +201,11 @@ def _write_folder(path: Path, values: dict[str, Any], files: dict[str, bytes], r
 
 
 def _refuse_another(replaced: Path, path: Path, expected: str) -> None:
-    """Look at what was exchanged away; if it is not what the new bundle was made of, put it back."""
-    found = json.loads((replaced / MANIFEST_FILE).read_bytes()).get("bundle_id")
+    """Look at what was exchanged away; if it is not what the new bundle was made of, whatever it is, put it back."""
+    try:
+        found = parse_manifest((replaced / MANIFEST_FILE).read_bytes()).bundle_id
+    except (OSError, BundleError):
+        found = "something else"
     if found != expected:
         _exchange(replaced, path)
         raise UsageError(

@@ -55,10 +55,11 @@ def _held(path: Path) -> Iterator[None]:
     open_bundle(path)  # what is no bundle is refused as that
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(explain(f"{path} is being quantized already", remedy="wait for it")) from error
         yield
-    except BlockingIOError as error:
-        raise BusyError(explain(f"{path} is being quantized already", remedy="wait for it")) from error
     finally:
         os.close(folder)
 

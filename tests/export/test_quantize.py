@@ -270,3 +270,25 @@ def test_a_bundle_may_be_named_by_a_dot(bundle, valid, monkeypatch):
     monkeypatch.chdir(bundle)
     quantize(type(bundle)("."), valid)
     assert "int8" in open_bundle(bundle).manifest.precisions
+
+
+@pytest.mark.parametrize("other", ["an empty folder", "another folder", "a file"])
+def test_whatever_took_the_bundles_place_meanwhile_is_put_back(bundle, valid, tmp_path, monkeypatch, other):
+    certify = export.quantize.certified_int8
+
+    def replaced(*args):
+        bundle.rename(tmp_path / "older")
+        if other == "a file":
+            bundle.write_bytes(b"mine")
+        else:
+            bundle.mkdir()
+            if other == "another folder":
+                (bundle / "manifest.json").write_bytes(b"{")
+        return certify(*args)
+
+    monkeypatch.setattr("export.quantize.certified_int8", replaced)
+    with pytest.raises(UsageError, match="replaced meanwhile"):
+        quantize(bundle, valid)
+    left = {"an empty folder": [], "another folder": ["manifest.json"], "a file": None}[other]
+    assert (bundle.read_bytes() == b"mine") if left is None else [path.name for path in bundle.iterdir()] == left
+    assert [path.name for path in bundle.parent.iterdir()] == [bundle.name]
