@@ -34,6 +34,8 @@ WORTH_MEASURING = 100_000
 SECONDS = 1.5
 """What the measurement before a run may take in all."""
 TURNS = 3
+LONGEST_BATCH = 0.25
+"""Share of a measurement's time that one batch on every thread may take; larger sizes are not tried."""
 LARGEST_FILE = 1 << 16
 
 SMT_WORKERS = 4
@@ -53,10 +55,6 @@ class Measurement:
     @property
     def batch_size(self) -> int:
         return max(self.rates, key=lambda size: self.rates[size])
-
-    @property
-    def best(self) -> float:
-        return self.rates[self.batch_size]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +122,9 @@ def measure(
 ) -> Measurement:
     """Decode copies of the golden windows for about so many seconds in all.
 
-    Batch sizes take turns and the median of each counts, for no machine is at the same speed all the time. `told` hears
-    what came of each.
+    Batch sizes take turns and the median of each counts, for no machine is at the same speed all the time. Of a heavy
+    model only small sizes are tried, for the time is to be kept, and there is little to win. `told` hears what came of
+    each.
 
     Raises:
         DeviceError, BundleError: as when a forecaster is opened: nothing is measured that would be refused.
@@ -134,12 +133,20 @@ def measure(
         graphs, (windows, _) = bundle.graphs(how.precision), read_golden(bundle, how.precision)
     counts = [how.workers, *([how.workers // 2] if how.workers >= SMT_WORKERS else [])]
     sizes = BATCH_SIZES[how.device.kind]
-    loops = {size: open_loop(bundle.manifest, graphs, how.device, stop, size) for size in sizes}
-    batches = {size: windows.take(np.resize(np.arange(len(windows)), size)) for size in sizes}
-    rates: dict[tuple[int, int], list[float]] = {(size, workers): [] for workers in counts for size in sizes}
-    for _ in range(TURNS):
+    share, started = seconds / len(counts) / len(sizes) / TURNS, time.perf_counter()
+    loops: dict[int, tuple[Loop, WindowBatch]] = {}
+    rates: dict[tuple[int, int], list[float]] = {}
+    for size in sizes:
+        if rates and size * how.workers > LONGEST_BATCH * seconds * max(made[0] for made in rates.values()):
+            break
+        batch = windows.take(np.resize(np.arange(len(windows)), size))
+        loops[size] = open_loop(bundle.manifest, graphs, how.device, stop, size), batch
+        loops[size][0](batch, False)  # what is only made once
+        rates |= {(size, workers): [_rate(*loops[size], workers, share, stop)] for workers in counts}
+    for _ in range(TURNS - 1):
         for (size, workers), made in rates.items():
-            made.append(_rate(loops[size], batches[size], workers, seconds / len(rates) / TURNS, stop))
+            if time.perf_counter() - started < seconds:
+                made.append(_rate(*loops[size], workers, share, stop))
     trials = [Trial(size, workers, statistics.median(made)) for (size, workers), made in rates.items()]
     for trial in trials:
         told(trial)
@@ -154,8 +161,6 @@ def _speed(trial: Trial) -> float:
 
 def _rate(loop: Loop, batch: WindowBatch, workers: int, seconds: float, stop: Stop) -> float:
     """Return windows a second of all threads together."""
-    stop.check()
-    loop(batch, False)  # what is only made once
     started = time.perf_counter()
 
     def work(_: int) -> int:
