@@ -87,7 +87,7 @@ def test_a_file_replaced_after_planning_and_before_its_turn_is_planned_anew(
 
     monkeypatch.setattr("runner.pipeline.ITEMS_READ_AHEAD", 1)
     monkeypatch.setattr("runner.pipeline.open_part", racing)
-    raced = score(tiny_bundle, dataset, tmp_path / "raced")
+    raced = score(tiny_bundle, dataset, tmp_path / "raced", batch_size=1, workers=1)  # so little is read ahead
     calm = score(tiny_bundle, dataset, tmp_path / "calm")
     assert (raced.exit_code, raced.error) == (0, None)
     assert raced.total == calm.total
