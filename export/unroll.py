@@ -47,10 +47,6 @@ class _Gates:
     def inputs(self) -> int:
         return int(self.kernel[0].shape[0])
 
-    @property
-    def units(self) -> int:
-        return int(self.bias[0].shape[0])
-
 
 def unroll(model: onnx.ModelProto, cell: Cell) -> onnx.ModelProto:
     """Return the graph with every LSTM that is of the plain kind, and not too long, written out.
