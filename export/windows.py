@@ -14,7 +14,7 @@ from runner.batch import F64, GOOD, REASONS, WindowBatch, join
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain, listing
 from runner.parts import Unit
-from runner.reader import block_rows, read_blocks
+from runner.reader import block_size, read_blocks
 from runner.schema import Layout, Sizes, check_schemas, match
 from runner.stop import Stop
 from runner.validate import validate
@@ -46,7 +46,7 @@ class TrainingWindows:
         for path, group in self.groups if groups is None else groups:
             unit, layout = Unit(path, (group, group), 0, 0, ""), self.layouts[path]
             with self.dataset.open(path) as file:
-                for block in read_blocks(file, unit, layout, block_rows(self.sizes), Stop()):
+                for block in read_blocks(file, unit, layout, block_size(self.sizes), Stop()):
                     yield validate(block, layout, self.sizes, flags_past=self.flagged, teacher=True)
 
     def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[WindowBatch]:

@@ -13,7 +13,7 @@ import click
 
 from runner import __version__
 from runner.config import Job
-from runner.errors import UsageError, explain, listing
+from runner.errors import InputError, UsageError, explain, listing
 from runner.terminal import WithoutPandas, columns, run_command
 
 if TYPE_CHECKING:
@@ -154,6 +154,30 @@ def verify(bundle: Path, device: str) -> None:
             )
     click.echo(f"good: bundle {opened.manifest.bundle_id}")
     click.echo("\n".join(f"{line} apart, allowed {allowed:.3g}" for line in lines))
+
+
+@cli.command("verify-output")
+@click.argument("out", type=click.Path(path_type=Path))
+def check_output(out: Path) -> None:
+    """Read every byte of OUT: are its parts whole, and does the report say what they say? Changes nothing."""
+    from runner.lock import undisturbed
+    from runner.storage import OutputFolder
+    from runner.supervise import supervise
+    from runner.verify_output import verify_output
+
+    if not out.is_dir():
+        raise InputError(explain(f"{out} is no folder", expected="an --out of freerun score"))
+    folder = OutputFolder(out)
+    with undisturbed(folder):
+        found = supervise(lambda stop: verify_output(folder, stop))
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    if found.problems:
+        what = f"{out} is not as freerun left it:" + listing(list(found.problems))
+        remedy = "remove the parts named, and run the scoring command again: it makes them anew"
+        raise InputError(explain(what, remedy=remedy))
+    complete = "complete" if found.complete else "not complete"
+    click.echo(f"good: {found.parts} parts, {found.rows.read:,} rows ({found.rows.rejected:,} rejected), {complete}")
 
 
 @cli.command()

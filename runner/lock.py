@@ -1,6 +1,7 @@
 """One run at a time for an output folder; the kernel frees the lock of a process that dies."""
 
 import contextlib
+import fcntl
 from collections.abc import Iterator
 
 from filelock import FileLock, Timeout
@@ -33,3 +34,20 @@ def locked(out: OutputFolder) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def undisturbed(out: OutputFolder) -> Iterator[None]:
+    """Keep runs away from the folder while somebody reads it, without writing anything.
+
+    Raises:
+        BusyError: a run holds the lock.
+    """
+    with out.opened(LOCK_FILE) as file:
+        try:
+            if file is not None:  # else no run has ever been here
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            what = f"a run is writing to {out.root}"
+            raise BusyError(explain(what, remedy="wait for it; the same command then works")) from error
+        yield

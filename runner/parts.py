@@ -1,6 +1,8 @@
 """Units of work, the parts made of them, and the footer that makes each part its own ledger."""
 
+import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
@@ -9,6 +11,15 @@ from pydantic import TypeAdapter
 from runner.totals import Score
 
 FOOTER_KEY = b"freerun"
+LEDGER_DIGEST_KEY = b"freerun.ledger_sha256"
+"""Of what stands under FOOTER_KEY: a footer is read without the file around it."""
+PART_DIGEST_KEY = b"freerun.part_sha256"
+"""Of the whole file, with this one value blank."""
+BLANK = b"0" * 64
+FOOTER_END = 8
+"""Bytes behind a Parquet footer: its length, and the magic word."""
+_DIGEST_FOLLOWS = PART_DIGEST_KEY + b"\x18\x40"
+"""How Parquet's footer writes that key, and that 64 bytes of text follow (Thrift's compact protocol)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +82,38 @@ def _fields(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def decode_part(text: bytes) -> Part | None:
-    """Read a footer's JSON back; None unless it is, byte for byte, what this version writes."""
+def footer_of(part: Part) -> dict[bytes, bytes]:
+    """Return what a part's footer says beside Parquet's own: the ledger, its digest, and room for the file's."""
+    text = part.encode()
+    return {FOOTER_KEY: text, LEDGER_DIGEST_KEY: _sha256(text), PART_DIGEST_KEY: BLANK}
+
+
+def decode_footer(footer: Mapping[bytes, bytes]) -> Part | None:
+    """Read a footer back; None unless it is, byte for byte, what this version writes."""
+    text = footer.get(FOOTER_KEY, b"")
+    if footer.get(LEDGER_DIGEST_KEY) != _sha256(text):
+        return None
     try:
         part = _FOOTER.validate_json(text, strict=True)
         return part if part.encode() == text else None
     except ValueError:  # pydantic's ValidationError is one
         return None
+
+
+def footer_size(end: bytes) -> int:
+    """Return how many bytes a Parquet file's footer takes, from the last FOOTER_END bytes, those included."""
+    return FOOTER_END + int.from_bytes(end[:4], "little")
+
+
+def digest_offset(footer: bytes) -> int | None:
+    """Return where in a file's last bytes the digest of the whole file stands; None where there is no room for it."""
+    found = footer.rfind(_DIGEST_FOLLOWS)
+    offset = found + len(_DIGEST_FOLLOWS)
+    return offset if found >= 0 and offset + len(BLANK) <= len(footer) else None
+
+
+def _sha256(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()
 
 
 _FOOTER = TypeAdapter(Part)

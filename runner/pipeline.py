@@ -20,7 +20,7 @@ from runner.errors import InputError, explain
 from runner.forecaster import Forecaster
 from runner.parts import Part, Unit
 from runner.plan import Source
-from runner.reader import block_rows, read_blocks
+from runner.reader import block_size, read_blocks
 from runner.schema import Layout, expected_shapes, sizes_of
 from runner.score import score_block
 from runner.stop import Stop
@@ -35,6 +35,8 @@ COMMITS_AHEAD = 4
 """Parts that are synced side by side."""
 ITEMS_AHEAD = 1024
 """Blocks, beginnings and ends of units that may wait for the writer: a bound where files are tiny."""
+BYTES_AHEAD = 64 << 20
+"""What the blocks may take that wait for the writer: a bound where rows are long."""
 
 Progress = Callable[[int], None]
 """Told the number of rows that were just finished."""
@@ -145,14 +147,14 @@ class Pipeline:
 
     def _read(self, units: Iterable[Unit]) -> Generator[_Begin | _Block | _End, None, None]:
         """Read and validate; an error of one unit is its end."""
-        rows = block_rows(sizes_of(self.forecaster.manifest))
+        size = block_size(sizes_of(self.forecaster.manifest))
         for unit in units:
             layout, error = self.layouts[unit.path], None
             try:
                 with self.dataset.open(unit.path) as file:
                     self._refuse_replaced(unit)  # after opening: what is read from here on is what was planned
                     yield _Begin(unit, copied_schema(file.schema_arrow, layout.copied))
-                    for block in self.clock.timing("read", read_blocks(file, unit, layout, rows, self.stop)):
+                    for block in self.clock.timing("read", read_blocks(file, unit, layout, size, self.stop)):
                         yield _Block(block, self._validate(block, layout))
             except InputError as found:
                 error = found
@@ -161,18 +163,24 @@ class Pipeline:
     def _decode(self, items: Iterable[_Begin | _Block | _End]) -> Generator[_Begin | _Decoding | _End, None, None]:
         """Let the threads decode while earlier blocks are scored and written, and no further ahead than that needs."""
         queue = self.forecaster.queue(teacher=self.job.mode == "teacher-forced", check=self.stop.check)
-        ahead: deque[tuple[int, _Begin | _Decoding | _End]] = deque()
-        rows, enough = 0, self.forecaster.rows_ahead
+        ahead: deque[_Begin | _Decoding | _End] = deque()
+        rows = held = 0
         for item in items:
             self.stop.check()
-            size = len(item.windows) if isinstance(item, _Block) else 0
-            ahead.append((size, _Decoding(item, queue.add(item.windows)) if isinstance(item, _Block) else item))
-            rows += size
-            while ahead and (rows - ahead[0][0] >= enough or len(ahead) > ITEMS_AHEAD):
-                size, entry = ahead.popleft()
-                rows -= size
+            ahead.append(_Decoding(item, queue.add(item.windows)) if isinstance(item, _Block) else item)
+            rows, held = rows + _size(ahead[-1])[0], held + _size(ahead[-1])[1]
+            while self._enough(ahead, rows, held):
+                entry = ahead.popleft()
+                rows, held = rows - _size(entry)[0], held - _size(entry)[1]
                 yield entry
-        yield from (entry for _, entry in ahead)
+        yield from ahead
+
+    def _enough(self, ahead: deque[_Begin | _Decoding | _End], rows: int, held: int) -> bool:
+        """Say whether the first that waits should be written before more is read."""
+        if not ahead:
+            return False
+        plenty = rows - _size(ahead[0])[0] >= self.forecaster.rows_ahead
+        return plenty or len(ahead) > ITEMS_AHEAD or held > BYTES_AHEAD
 
     def _write(self, begin: _Begin, stream: Iterator[_Begin | _Decoding | _End], commits: Executor) -> Future[None]:
         """Score and write the blocks up to the unit's end; a thread then makes the part visible."""
@@ -253,3 +261,8 @@ class Pipeline:
             raise ReplacedError(
                 explain(f"{unit.path} was replaced while it was read", remedy="run again when it is at rest")
             )
+
+
+def _size(entry: _Begin | _Decoding | _End) -> tuple[int, int]:
+    """Return the rows of what waits, and the bytes of its columns."""
+    return (len(entry.block.windows), entry.block.rows.nbytes) if isinstance(entry, _Decoding) else (0, 0)

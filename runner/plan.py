@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from runner.config import Job
 from runner.dataset import READ_ERRORS, Dataset, Identity
 from runner.errors import InputError, OutputError, UsageError, explain, listing
-from runner.parts import FOOTER_KEY, Part, Unit, decode_part
+from runner.parts import Part, Unit, decode_footer
 from runner.stop import Stop
 from runner.storage import OutputFolder
 
@@ -73,7 +73,7 @@ def make_plan(dataset: Dataset, out: OutputFolder, bundle_id: str, job: Job, sto
 
 def take_stock(dataset: Dataset, out: OutputFolder, *, recheck: bool, stop: Stop) -> dict[str, Source]:
     """Identify every input file by its content; what the ledger remembers unchanged is not read again."""
-    known = {} if recheck else _remembered(out)
+    known = {} if recheck else remembered(out)
     sources, broken = {}, []
     for path in dataset.paths():
         stop.check()
@@ -96,6 +96,18 @@ def remember(out: OutputFolder, sources: dict[str, Source]) -> None:
     content = json.dumps({"version": 1, "files": files}, sort_keys=True).encode()
     if out.read(LEDGER_FILE) != content:
         out.write(LEDGER_FILE, content)
+
+
+def remembered(out: OutputFolder) -> dict[str, Source]:
+    """Return what the ledger says of the input, by path; nothing where it is lost or not readable."""
+    try:
+        files = json.loads(out.read(LEDGER_FILE) or b"{}").get("files", {})
+        return {
+            path: Source(path, Identity(**raw["identity"]), str(raw["sha256"]), tuple(map(int, raw["groups"])))
+            for path, raw in files.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
 
 
 def read_parts(out: OutputFolder) -> dict[str, Part | None]:
@@ -195,19 +207,10 @@ def _identify(dataset: Dataset, path: str, identity: Identity, stop: Stop) -> So
 
 
 def _read_part(out: OutputFolder, name: str) -> Part | None:
-    try:
-        footer = pq.read_metadata(out.root / name).metadata or {}
-    except READ_ERRORS:
-        return None
-    return decode_part(footer.get(FOOTER_KEY, b""))
-
-
-def _remembered(out: OutputFolder) -> dict[str, Source]:
-    try:
-        files = json.loads(out.read(LEDGER_FILE) or b"{}").get("files", {})
-        return {
-            path: Source(path, Identity(**raw["identity"]), str(raw["sha256"]), tuple(map(int, raw["groups"])))
-            for path, raw in files.items()
-        }
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return {}
+    with out.opened(name) as file:
+        if file is None:
+            return None
+        try:
+            return decode_footer(pq.read_metadata(file).metadata or {})
+        except READ_ERRORS:
+            return None

@@ -1,6 +1,8 @@
 """Read a unit in blocks of a fixed number of rows, in bounded memory, whatever its row groups look like."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,18 +18,34 @@ from runner.stop import Stop
 BLOCK_BYTES = 32 << 20
 LARGEST_BLOCK = 4096
 SMALLEST_BLOCK = 16
+SPARE_BYTES = 8 << 20
+"""What a block may hold beside twice the numbers that are its business: copied text, say."""
+PIECE_ROWS = 64
+"""Rows that are decoded at once; what a row takes in memory is only known afterwards (no number in a footer binds)."""
+PIECE_BYTES = 8 << 20
+"""Of a row group with a larger piece than this, rows are decoded one by one."""
+ROW_BYTES = 64 << 20
+"""A single row that takes more than this is refused."""
 
 
-def block_rows(sizes: Sizes) -> int:
-    """Return how many windows make a block: a power of two that depends on the shapes alone.
+@dataclass(frozen=True, slots=True)
+class BlockSize:
+    """When a block is full: at so many rows, or before it takes more than so many bytes."""
 
-    Scores are summed block by block, so this number must not depend on the machine or on any option.
+    rows: int
+    most_bytes: int
+
+
+def block_size(sizes: Sizes) -> BlockSize:
+    """Return how large blocks are: a power of two of windows, and twice the memory of their numbers and a bit.
+
+    It depends on the shapes alone, and on no option and no machine: scores are summed block by block.
     """
     row = 4 * (sizes.context * (sizes.past + 1) + sizes.horizon * (sizes.future + 4))
     rows = LARGEST_BLOCK
     while rows > SMALLEST_BLOCK and rows * row > BLOCK_BYTES:
         rows //= 2
-    return rows
+    return BlockSize(rows, SPARE_BYTES + 2 * rows * row)
 
 
 def match_layouts(dataset: Dataset, paths: set[str], manifest: Manifest, job: Job) -> dict[str, Layout]:
@@ -46,30 +64,37 @@ def match_layouts(dataset: Dataset, paths: set[str], manifest: Manifest, job: Jo
     return layouts
 
 
-def read_blocks(file: pq.ParquetFile, unit: Unit, layout: Layout, rows: int, stop: Stop) -> Iterator[pa.RecordBatch]:
-    """Yield the unit's rows in order, `rows` at a time (the last block may be shorter; none for an empty unit).
+def read_blocks(
+    file: pq.ParquetFile, unit: Unit, layout: Layout, size: BlockSize, stop: Stop
+) -> Iterator[pa.RecordBatch]:
+    """Yield the unit's rows in order, in full blocks (the last may be shorter; none for an empty unit).
+
+    Where the blocks end depends on the file and on `size` alone.
 
     Raises:
-        InputError: the file is damaged; names the file and the row group.
+        InputError: the file is damaged, or a row takes more memory than any should; names the file and the row group.
     """
     first, last = unit.row_groups or (0, file.metadata.num_row_groups - 1)
-    return rechunk(_batches(file, unit, layout, range(first, last + 1), rows, stop), rows)
+    return rechunk(_batches(file, unit, layout, range(first, last + 1), min(size.rows, PIECE_ROWS), stop), size)
 
 
-def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """Regroup batches so that all have exactly `rows` rows, but for the last."""
+def rechunk(batches: Iterable[pa.RecordBatch], size: BlockSize) -> Iterator[pa.RecordBatch]:
+    """Regroup batches so that all have exactly `size.rows` rows; fewer at the end, and where their bytes forbid it."""
     pending: list[pa.RecordBatch] = []
-    held = 0
+    held = held_bytes = 0
     for batch in batches:
+        if pending and held_bytes + batch.nbytes > size.most_bytes:
+            yield _join(pending)
+            pending, held, held_bytes = [], 0, 0
         rest = batch
         while rest.num_rows:
-            head = rest.slice(0, rows - held)
+            head = rest.slice(0, size.rows - held)
             rest = rest.slice(head.num_rows)
             pending.append(head)
-            held += head.num_rows
-            if held == rows:
+            held, held_bytes = held + head.num_rows, held_bytes + head.nbytes
+            if held == size.rows:
                 yield _join(pending)
-                pending, held = [], 0
+                pending, held, held_bytes = [], 0, 0
     if pending:
         yield _join(pending)
 
@@ -79,18 +104,32 @@ def _batches(
 ) -> Iterator[pa.RecordBatch]:
     for group in groups:
         try:
-            for batch in file.iter_batches(rows, row_groups=[group], columns=layout.columns, use_threads=False):
+            for batch in _pieces(file, layout.columns, group, rows):
                 stop.check()
                 batch.validate(full=True)
+                if batch.num_rows == 1 and batch.nbytes > ROW_BYTES:
+                    raise MemoryError(f"a row of {batch.nbytes >> 20} MiB, where at most {ROW_BYTES >> 20} fit")
                 yield batch
         except READ_ERRORS as error:
+            what = "is too large to read" if isinstance(error, MemoryError) else "is damaged"
+            remedy = "restore the file, or leave the large column out; the same command then scores it alone"
             raise InputError(
-                explain(
-                    f"{unit.path} is damaged in row group {group}",
-                    got=first_line(error),
-                    remedy="restore the file; the same command then scores it alone",
-                )
+                explain(f"{unit.path} {what} in row group {group}", got=first_line(error), remedy=remedy)
             ) from error
+
+
+def _pieces(file: pq.ParquetFile, columns: list[str], group: int, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield a row group's rows a few at a time; from the first piece on that is too large, one at a time."""
+    done = 0
+    for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+        if batch.nbytes > PIECE_BYTES and batch.num_rows > 1:
+            break
+        yield batch
+        done += batch.num_rows
+    else:
+        return
+    del batch
+    yield from islice(file.iter_batches(1, row_groups=[group], columns=columns, use_threads=False), done, None)
 
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

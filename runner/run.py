@@ -126,6 +126,7 @@ class Run:
     def _begin(self) -> None:
         """Leave word of what is about to be done, and take back what will no longer be true."""
         self.out.reclaim()
+        remember(self.out, self.plan.sources)  # so that a run that is killed need not hash the input again
         self.inherited |= {unit.part_path for unit in self.plan.todo}
         self.out.write(UNFINISHED_FILE, json.dumps({"parts": sorted(self.inherited)}).encode())
         self.out.remove(SUCCESS_FILE)
@@ -138,6 +139,7 @@ class Run:
             for name in self.plan.orphans:
                 self.out.remove(name)
         remember(self.out, self.plan.sources)
+        self.out.settle([name for name in self.inherited if name in self.plan.done])
         if self.failures:
             error = f"{len(self.failures)} units could not be scored; all others were:" + listing(self.failures)
             return self._settle(self.report("failed", ExitCode.INPUT, error))

@@ -1,24 +1,35 @@
 """The one seam through which everything is written: a temporary name, sync, rename, sync of the folder."""
 
 import contextlib
+import errno
+import io
 import os
-import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
+from runner.disk import Disk, NewFile
 from runner.errors import OutputError, explain
 
 TEMPORARY = ".freerun-tmp"
 """How the name of an unfinished file ends; it begins with a dot, and never ends in `.parquet`."""
+BUFFER = 1 << 20
+NO_PLAIN_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EISDIR})
+"""How the system says that there is nothing of that name, a link, a folder, or a pipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFolder:
-    """A local folder that only ever shows whole files. Paths are relative to its root."""
+    """A local folder that only ever shows whole files. Names are paths relative to its root, with forward slashes.
+
+    Folders below the root are entered one by one, and none of them through a link, so whoever exchanges one for a link
+    at the wrong moment gets a refusal.
+    """
 
     root: Path
+    disk: Disk = field(default_factory=Disk)
 
     def prepare(self) -> None:
         """Make the folder if it is not there.
@@ -27,45 +38,73 @@ class OutputFolder:
             OutputError: it cannot be made, or is no folder.
         """
         with _refusing(self.root):
+            missing = [path for path in (self.root, *self.root.parents) if not path.exists()]
             self.root.mkdir(parents=True, exist_ok=True)
+            for path in missing:
+                with self._opened(self.disk.open_root(str(path.parent))) as folder:
+                    self.disk.sync(folder)
 
     @contextlib.contextmanager
-    def replacing(self, name: str) -> Iterator[BinaryIO]:
+    def replacing(self, name: str, seal: Callable[[NewFile], None] = lambda _: None) -> Iterator[BinaryIO]:
         """Open a new file under a temporary name; on a clean exit it appears under its own name, whole and synced.
 
+        The temporary name is drawn, so two runs at once cannot write into one file, lock or no lock.
+
+        Args:
+            name: the file's own name.
+            seal: gets the file when all has been written, for what can only be written last.
+
         Raises:
-            OutputError: any step of it failed; nothing is visible then, and the temporary file is gone.
+            OutputError: any step of it failed; the temporary file is gone then, and whatever had the name is untouched
+                (but for the last step: where only the folder cannot be synced, the new file stands there, whole).
         """
-        target = self.root / name
-        temporary = target.with_name(f".{target.name}{TEMPORARY}")
-        with _refusing(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary.unlink(missing_ok=True)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        path, temporary = PurePosixPath(name), f".{secrets.token_hex(8)}{TEMPORARY}"
+        with _refusing(self.root / name), self._folder(path, make=True) as folder:
+            descriptor = self.disk.create(temporary, folder)
             try:
-                with os.fdopen(descriptor, "wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.rename(target)
+                file = NewFile(self.disk, descriptor)
+                with self._opened(descriptor), contextlib.closing(file), _telling_need(file, self.root):
+                    stream = io.BufferedWriter(file, BUFFER)
+                    yield stream
+                    stream.flush()
+                    seal(file)
+                    self.disk.sync(descriptor)
+                self.disk.rename(temporary, path.name, folder)
             except BaseException:
                 with contextlib.suppress(OSError):
-                    temporary.unlink()
+                    self.disk.unlink(temporary, folder)
                 raise
-            self._sync_folder(target.parent)
+            self.disk.sync(folder)
 
     def write(self, name: str, content: bytes) -> None:
-        """Replace a small file as a whole."""
+        """Replace a small file as a whole.
+
+        Raises:
+            OutputError: it cannot be written; what was there before is untouched.
+        """
         with self.replacing(name) as file:
             file.write(content)
 
     def remove(self, name: str) -> None:
-        """Remove a file if it is there, durably."""
-        target = self.root / name
-        with _refusing(target):
-            if os.path.lexists(target):
-                target.unlink()
-                self._sync_folder(target.parent)
+        """Remove a file if it is there, durably.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        path = PurePosixPath(name)
+        with _refusing(self.root / name), contextlib.suppress(FileNotFoundError), self._folder(path) as folder:
+            self.disk.unlink(path.name, folder)
+            self.disk.sync(folder)
+
+    def settle(self, names: list[str]) -> None:
+        """Make sure that files which an earlier run renamed, and perhaps did not live to sync, survive a power loss.
+
+        Raises:
+            OutputError: a folder cannot be synced.
+        """
+        for name in sorted({str(PurePosixPath(name).parent / "*") for name in names}):
+            with _refusing(self.root / name), self._folder(PurePosixPath(name)) as folder:
+                self.disk.sync(folder)
 
     def discard(self, name: str) -> None:
         """Take back a folder that holds this one file and was made for nothing."""
@@ -73,17 +112,30 @@ class OutputFolder:
             (self.root / name).unlink()
             self.root.rmdir()
 
+    @contextlib.contextmanager
+    def opened(self, name: str) -> Iterator[BinaryIO | None]:
+        """Open a file for reading; None where there is no plain file of that name.
+
+        Raises:
+            OutputError: there is one, and it cannot be opened.
+        """
+        path, file = PurePosixPath(name), None
+        try:
+            with _refusing(self.root / name, "read"), self._folder(path) as folder:
+                file = os.fdopen(self.disk.open_file(path.name, folder), "rb")
+        except OutputError as error:
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in NO_PLAIN_FILE:
+                raise
+        if file is None:
+            yield None
+            return
+        with file:
+            yield file
+
     def read(self, name: str, limit: int = -1) -> bytes | None:
         """Return a small file's content (its first `limit` bytes); None where there is no plain file of that name."""
-        try:
-            descriptor = os.open(self.root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            return None
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(limit)
+        with self.opened(name) as file:
+            return file.read(limit) if file else None
 
     def names(self) -> list[str]:
         """Return the relative paths of all Parquet files that readers see, sorted.
@@ -92,35 +144,96 @@ class OutputFolder:
             OutputError: links stand among them; nothing is read or written through a link.
         """
         found, links = [], []
-        for folder, folders, files in os.walk(self.root):
-            here = Path(folder)
-            folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
-            parts = [name for name in [*folders, *files] if name.endswith(".parquet") and name[0] not in "._"]
-            links += [here / name for name in [*folders, *parts] if (here / name).is_symlink()]
-            found += [str((here / name).relative_to(self.root)) for name in parts]
+        with _refusing(self.root, "list"):
+            for path, is_link, leads in self._walk():
+                if path.name[0] in "._":
+                    continue
+                if is_link and (leads or path.suffix == ".parquet"):
+                    links.append(str(path))
+                elif path.suffix == ".parquet":
+                    found.append(str(path))
         if links:
-            names = ", ".join(str(path) for path in sorted(links))
             raise OutputError(
-                explain(f"links stand in {self.root}", got=names, remedy="put the files themselves there")
+                explain(f"links stand in {self.root}", got=", ".join(links), remedy="put the files themselves there")
             )
         return sorted(found)
 
-    def reclaim(self) -> None:
-        """Remove what a dead run left unfinished; only to be called under the lock."""
-        with _refusing(self.root):
-            for path in self.root.rglob(f".*{TEMPORARY}"):
-                path.unlink(missing_ok=True)
+    def unfinished(self) -> list[str]:
+        """Return the relative paths of what a dead run left under temporary names.
 
-    def _sync_folder(self, folder: Path) -> None:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        Raises:
+            OutputError: the folder cannot be listed.
+        """
+        with _refusing(self.root, "list"):
+            return [str(path) for path, _, _ in self._walk() if path.name[0] == "." and path.name.endswith(TEMPORARY)]
+
+    def reclaim(self) -> None:
+        """Remove what a dead run left unfinished; only to be called under the lock.
+
+        Raises:
+            OutputError: it cannot be removed.
+        """
+        for name in self.unfinished():
+            self.remove(name)
+
+    def _walk(self) -> Iterator[tuple[PurePosixPath, bool, bool]]:
+        """Yield each path below the root, whether it is a link, and whether it is or leads to a folder."""
+        pending = [PurePosixPath()]
+        while pending:
+            here = pending.pop()
+            with contextlib.suppress(FileNotFoundError), self._folder(here / "*") as folder:
+                for entry in self.disk.entries(folder):
+                    path = here / entry.name
+                    leads = entry.is_folder or (entry.is_link and (self.root / path).is_dir())
+                    yield path, entry.is_link, leads
+                    if entry.is_folder and entry.name[0] not in "._":
+                        pending.append(path)
+
+    @contextlib.contextmanager
+    def _folder(self, path: PurePosixPath, *, make: bool = False) -> Iterator[int]:
+        """Open the folder that holds a path; with `make`, the folders on the way that are not there are made."""
+        with contextlib.ExitStack() as stack:
+            if make and not self.root.exists():
+                self.prepare()
+            folder = stack.enter_context(self._opened(self.disk.open_root(str(self.root))))
+            for name in path.parts[:-1]:
+                folder = stack.enter_context(self._opened(self._enter(name, folder, make=make)))
+            yield folder
+
+    def _enter(self, name: str, folder: int, *, make: bool) -> int:
         try:
-            os.fsync(descriptor)
+            return self.disk.open_folder(name, folder)
+        except FileNotFoundError:
+            if not make:
+                raise
+        with contextlib.suppress(FileExistsError):  # another thread was quicker
+            self.disk.make_folder(name, folder)
+            self.disk.sync(folder)
+        return self.disk.open_folder(name, folder)
+
+    @contextlib.contextmanager
+    def _opened(self, descriptor: int) -> Iterator[int]:
+        try:
+            yield descriptor
         finally:
-            os.close(descriptor)
+            self.disk.close(descriptor)
 
 
 @contextlib.contextmanager
-def _refusing(path: Path) -> Iterator[None]:
+def _telling_need(file: NewFile, root: Path) -> Iterator[None]:
+    """Add to a refusal for want of space how far the file came, and how much is left."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, OutputError) or error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+        free = os.statvfs(root)
+        what = f"{error.strerror} after {file.size:,} bytes of it; {free.f_bavail * free.f_frsize:,} bytes are free"
+        raise OSError(error.errno, what) from error
+
+
+@contextlib.contextmanager
+def _refusing(path: Path, what: str = "write") -> Iterator[None]:
     """Tell an operating system's refusal in our own words."""
     try:
         yield
@@ -128,4 +241,4 @@ def _refusing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         remedy = "see to the path, its permissions and the free space; the same command then resumes"
-        raise OutputError(explain(f"cannot write {path}", got=error.strerror or error, remedy=remedy)) from error
+        raise OutputError(explain(f"cannot {what} {path}", got=error.strerror or error, remedy=remedy)) from error

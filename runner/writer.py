@@ -12,10 +12,13 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from runner.batch import F32, GOOD, REASONS
-from runner.parts import FOOTER_KEY, Part
+from runner.disk import NewFile
+from runner.parts import BLANK, FOOTER_END, Part, digest_offset, footer_of, footer_size
 from runner.storage import OutputFolder
 
 BLOCKS_PER_ROW_GROUP = 8
+ROW_GROUP_BYTES = 32 << 20
+"""A row group ends earlier where its blocks take more than this in memory."""
 OWN_FIELDS = (
     pa.field("prediction", pa.list_(pa.float32())),
     pa.field("reject_reason", pa.string()),
@@ -43,13 +46,13 @@ class PartWriter:
         copied = [block.column(name) for name in self.schema.names[: -len(OWN_FIELDS)]]
         own = [_predictions(prediction, reasons), _reasons(reasons), _repeated(self.bundle_id, len(reasons))]
         self.pending.append(pa.RecordBatch.from_arrays([*copied, *own], schema=self.schema))
-        if len(self.pending) == BLOCKS_PER_ROW_GROUP:
+        if len(self.pending) == BLOCKS_PER_ROW_GROUP or sum(batch.nbytes for batch in self.pending) > ROW_GROUP_BYTES:
             self._flush()
 
     def finish(self, part: Part) -> None:
         """Write what is left, and the footer."""
         self._flush()
-        self.parquet.add_key_value_metadata({FOOTER_KEY: part.encode()})
+        self.parquet.add_key_value_metadata(footer_of(part))
 
     def _flush(self) -> None:
         if self.pending:
@@ -73,11 +76,17 @@ def open_part(out: OutputFolder, path: str, copied: pa.Schema, bundle_id: str) -
     """
     schema = pa.schema([*copied, *OWN_FIELDS])
     words = [entry.name for entry in schema if pt.is_string(entry.type) or pt.is_dictionary(entry.type)]
-    with (
-        out.replacing(path) as file,
-        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=words, write_page_checksum=True) as parquet,
-    ):
+    settings = {"compression": "zstd", "use_dictionary": words, "write_page_checksum": True}
+    with out.replacing(path, _seal) as file, pq.ParquetWriter(file, schema, **settings) as parquet:
         yield PartWriter(schema, bundle_id, parquet)
+
+
+def _seal(file: NewFile) -> None:
+    """Put the digest of the whole file into the place that the footer keeps for it."""
+    footer = file.tail(footer_size(file.tail(FOOTER_END)))
+    offset = digest_offset(footer)
+    assert offset is not None and footer[offset:].startswith(BLANK), "the footer keeps a place for it"  # noqa: PT018, S101
+    file.patch(file.sha256.hexdigest().encode(), file.size - len(footer) + offset)
 
 
 def copied_schema(schema: pa.Schema, names: tuple[str, ...]) -> pa.Schema:

@@ -1,5 +1,6 @@
 """The footer that makes each part its own ledger: what is written is read back, and nothing else is believed."""
 
+import hashlib
 import json
 from dataclasses import replace
 
@@ -7,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.parts import Part, Unit, decode_part
+from runner.parts import (
+    BLANK,
+    FOOTER_KEY,
+    LEDGER_DIGEST_KEY,
+    PART_DIGEST_KEY,
+    Part,
+    Unit,
+    decode_footer,
+    digest_offset,
+    footer_of,
+)
 from runner.totals import ErrorSums, Score
 
 SUMS = ErrorSums((1.0, 2.0), (3.0, 4.0), (5.0, -6.0))
@@ -23,6 +34,11 @@ PART = Part(
     score=Score(97, (90, 80), SUMS, SUMS, SUMS),
     casts=("past",),
 )
+
+
+def decode(text):
+    """Read a ledger whose digest is right."""
+    return decode_footer({FOOTER_KEY: text, LEDGER_DIGEST_KEY: hashlib.sha256(text).hexdigest().encode()})
 
 
 def edited(path, edit):
@@ -76,7 +92,7 @@ def bits(part):
 @settings(max_examples=100, deadline=None)
 @given(parts)
 def test_a_footer_reads_back_to_the_same_part_bit_for_bit(part):
-    found = decode_part(part.encode())
+    found = decode_footer(footer_of(part))
     assert found == part
     assert bits(found) == bits(part)
     assert found.encode() == part.encode()
@@ -127,17 +143,17 @@ def test_a_footer_never_carries_what_json_cannot(junk):
     ids=lambda text: f"{len(text)} bytes {text[:12].hex()}",
 )
 def test_a_footer_that_is_none_of_ours_is_no_part(text):
-    assert decode_part(text) is None
+    assert decode(text) is None
 
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 100_000], ids=["lists", "objects"])
 def test_a_footer_nested_beyond_reason_is_no_part(text):
-    assert decode_part(text) is None
+    assert decode(text) is None
 
 
 @pytest.mark.parametrize("groups", [[1], "1", [0, 1, 2], 5, {"0": 1}], ids=str)
 def test_a_footer_whose_row_groups_are_no_pair_is_no_part(groups):
-    assert decode_part(changed("unit.row_groups", groups)) is None
+    assert decode(changed("unit.row_groups", groups)) is None
 
 
 @pytest.mark.parametrize(
@@ -161,13 +177,13 @@ def test_a_footer_whose_row_groups_are_no_pair_is_no_part(groups):
     ids=repr,
 )
 def test_a_footer_whose_fields_cannot_be_added_up_is_no_part(path, value):
-    assert decode_part(changed(path, value)) is None
+    assert decode(changed(path, value)) is None
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=40))
 def test_garbage_is_no_part(text):
-    assert decode_part(text) is None
+    assert decode(text) is None
 
 
 @pytest.mark.parametrize(
@@ -183,3 +199,28 @@ def test_garbage_is_no_part(text):
 )
 def test_a_part_lies_where_its_input_lies_and_names_its_row_groups(path, groups, expected):
     assert Unit(path, groups, 1, 1, "").part_path == expected
+
+
+def test_a_ledger_with_any_bit_flipped_is_no_part_though_it_may_still_be_json():
+    text = PART.encode()
+    for position in range(len(text)):
+        spoiled = bytearray(text)
+        spoiled[position] ^= 1
+        assert decode_footer({**footer_of(PART), FOOTER_KEY: bytes(spoiled)}) is None
+
+
+@pytest.mark.parametrize("key", [FOOTER_KEY, LEDGER_DIGEST_KEY])
+def test_a_footer_without_its_ledger_or_its_digest_is_no_part(key):
+    footer = footer_of(PART)
+    del footer[key]
+    assert decode_footer(footer) is None
+
+
+def test_the_place_of_the_digest_is_the_last_that_looks_like_it():
+    place = PART_DIGEST_KEY + b"\x18\x40" + BLANK
+    assert digest_offset(b"abc" + place + b"defg" + place + b"hi") == len(b"abc" + place + b"defg" + place) - len(BLANK)
+
+
+@pytest.mark.parametrize("footer", [b"", PART_DIGEST_KEY, PART_DIGEST_KEY + b"\x18\x40" + BLANK[1:], BLANK])
+def test_a_footer_without_room_for_the_digest_has_no_place_for_it(footer):
+    assert digest_offset(footer) is None

@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 from runner.dataset import open_dataset
 from runner.errors import InputError, InterruptedRunError
 from runner.parts import Unit
-from runner.reader import BLOCK_BYTES, LARGEST_BLOCK, SMALLEST_BLOCK, block_rows, read_blocks, rechunk
+from runner.reader import (
+    BLOCK_BYTES,
+    LARGEST_BLOCK,
+    PIECE_BYTES,
+    PIECE_ROWS,
+    ROW_BYTES,
+    SMALLEST_BLOCK,
+    SPARE_BYTES,
+    BlockSize,
+    block_size,
+    read_blocks,
+    rechunk,
+)
 from runner.schema import Layout, Sizes
 from runner.stop import Stop
 
@@ -46,11 +58,11 @@ def write_groups(path, table, sizes, **options):
             start += size
 
 
-def read(path, rows=4, row_groups=None, columns=None, stop=None):
+def read(path, rows=4, row_groups=None, columns=None, stop=None, most_bytes=1 << 30):
     unit = Unit(path.name, row_groups, 0, 0, "")
     with open_dataset(str(path)).open(path.name) as file:
         wanted = tuple(file.schema_arrow.names if columns is None else columns)
-        yield from read_blocks(file, unit, Layout({}, wanted, ()), rows, stop or Stop())
+        yield from read_blocks(file, unit, Layout({}, wanted, ()), BlockSize(rows, most_bytes), stop or Stop())
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +88,7 @@ def test_regrouping_keeps_every_row_in_its_order(sizes, rows):
     for size in sizes:
         batches.append(pa.record_batch({"id": np.arange(start, start + size)}))
         start += size
-    blocks = list(rechunk(batches, rows))
+    blocks = list(rechunk(batches, BlockSize(rows, 1 << 30)))
     assert all(len(block) == rows for block in blocks[:-1])
     assert all(0 < len(block) <= rows for block in blocks[-1:])
     assert [value for block in blocks for value in block.column("id").to_pylist()] == list(range(start))
@@ -160,7 +172,7 @@ def test_an_array_that_reads_but_is_invalid_is_refused(tmp_path):
 
 SEEN = [
     OSError("page"), pa.ArrowInvalid("page"), pa.ArrowNotImplementedError("page"), pa.ArrowKeyError("page"),
-    MemoryError("page"), UnicodeDecodeError("utf-8", b"page", 0, 1, "page"),
+    UnicodeDecodeError("utf-8", b"page", 0, 1, "page"),
 ]  # fmt: skip
 
 
@@ -223,9 +235,56 @@ def test_a_request_to_stop_ends_the_reading_and_is_no_damage(tmp_path):
 
 @given(st.builds(Sizes, *[st.integers(1, 5000)] * 2, *[st.integers(0, 300)] * 2))
 def test_a_block_is_a_power_of_two_that_fits_its_memory_where_it_can(sizes):
-    rows = block_rows(sizes)
+    rows, most_bytes = block_size(sizes).rows, block_size(sizes).most_bytes
     row_bytes = 4 * (sizes.context * (sizes.past + 1) + sizes.horizon * (sizes.future + 4))
     assert rows & (rows - 1) == 0
     assert SMALLEST_BLOCK <= rows <= LARGEST_BLOCK
     assert rows == SMALLEST_BLOCK or rows * row_bytes <= BLOCK_BYTES
     assert rows == LARGEST_BLOCK or 2 * rows * row_bytes > BLOCK_BYTES
+    assert most_bytes == SPARE_BYTES + 2 * rows * row_bytes
+
+
+def text_file(path, lengths, group=10_000):
+    """Write a file of one column of repetitive text, a row for each length: tiny on disk, large in memory."""
+    pq.write_table(pa.table({"note": ["x" * length for length in lengths]}), path, row_group_size=group)
+    return path
+
+
+def test_memory_that_runs_out_while_reading_is_told_as_that(tmp_path, monkeypatch):
+    def fail(*_args, **_options):
+        raise MemoryError("malloc of size 1e12 failed")
+
+    write_groups(tmp_path / "a.parquet", make_table(8), [4, 4])
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
+    with pytest.raises(InputError, match=r"a\.parquet is too large to read in row group 0\n.*malloc"):
+        list(read(tmp_path / "a.parquet"))
+
+
+def test_a_block_ends_before_it_takes_more_memory_than_it_may(tmp_path):
+    path = text_file(tmp_path / "a.parquet", [1000] * 1000)
+    blocks = list(read(path, 512, most_bytes=200_000))
+    assert [len(block) for block in blocks] == [3 * PIECE_ROWS] * 5 + [40]
+    assert all(block.nbytes <= 200_000 for block in blocks)
+
+
+def test_a_piece_that_fills_more_than_a_block_stands_alone(tmp_path):
+    path = text_file(tmp_path / "a.parquet", [10] * PIECE_ROWS + [1000] * PIECE_ROWS + [10] * PIECE_ROWS)
+    assert [len(block) for block in read(path, 512, most_bytes=20_000)] == [PIECE_ROWS] * 3
+
+
+def test_rows_that_are_large_are_decoded_one_by_one_from_there_on_and_none_is_lost(tmp_path):
+    large = PIECE_BYTES // PIECE_ROWS + 1
+    lengths = [10] * 2 * PIECE_ROWS + [large] * PIECE_ROWS + [10] * 3
+    path = text_file(tmp_path / "a.parquet", lengths, group=len(lengths))
+    blocks = list(read(path, 4096, most_bytes=4 * large))
+    assert [len(text) for block in blocks for text in block.column("note").to_pylist()] == lengths
+    assert all(block.nbytes <= 4 * large for block in blocks)
+    assert max(len(block) for block in blocks) > 2
+
+
+def test_a_row_larger_than_any_should_be_is_refused_by_name_and_row_group(tmp_path):
+    path = text_file(tmp_path / "a.parquet", [10, 10, ROW_BYTES + 1, 10], group=2)
+    blocks = read(path, 2)
+    assert len(next(blocks)) == 2
+    with pytest.raises(InputError, match=r"a\.parquet is too large to read in row group 1\n.*a row of 64 MiB"):
+        next(blocks)

@@ -15,8 +15,8 @@ def replace_while_reading(monkeypatch, path, contents):
     """Replace a file by the next of `contents` each time its first block has been read."""
     read_blocks, waiting = runner.pipeline.read_blocks, list(contents)
 
-    def racing(file, unit, layout, rows, stop):
-        for block in read_blocks(file, unit, layout, rows, stop):
+    def racing(file, unit, layout, size, stop):
+        for block in read_blocks(file, unit, layout, size, stop):
             if unit.path == path.name and waiting:
                 path.with_name("incoming").write_bytes(waiting.pop(0))
                 path.with_name("incoming").replace(path)

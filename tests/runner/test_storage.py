@@ -1,65 +1,132 @@
 """The output folder shows only whole files, follows no planted link, and tells the system's refusals in our words."""
 
 import errno
+import gc
 import os
 from pathlib import Path
 
 import pytest
 
+from runner.disk import Disk
 from runner.errors import OutputError
 from runner.storage import TEMPORARY, OutputFolder
 
 NAME = "date=2026-11-23/a.parquet"
-TEMPORARY_NAME = f"date=2026-11-23/.a.parquet{TEMPORARY}"
+
+
+class Noting(Disk):
+    """A disk that notes what is synced and renamed, in order; a name in `fail` makes that call fail with its errno."""
+
+    def __init__(self):
+        self.made, self.fail = [], {}
+
+    def note(self, what):
+        self.made.append(what)
+        if what in self.fail:
+            raise OSError(self.fail[what], os.strerror(self.fail[what]))
+
+    def sync(self, descriptor):
+        self.note("sync folder" if Path(f"/proc/self/fd/{descriptor}").is_dir() else "sync file")
+        super().sync(descriptor)
+
+    def rename(self, old, new, folder):
+        self.note("rename")
+        super().rename(old, new, folder)
 
 
 @pytest.fixture
 def out(tmp_path):
-    folder = OutputFolder(tmp_path / "out")
+    folder = OutputFolder(tmp_path / "out", Noting())
     folder.prepare()
+    (folder.root / "date=2026-11-23").mkdir()
+    folder.disk.made.clear()
     return folder
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """Record what is synced and renamed, in order; a name in `fail` makes that call fail with its errno."""
-    made, fail = [], {}
-    fsync, rename = os.fsync, Path.rename
+def calls(out):
+    return out.disk.made, out.disk.fail
 
-    def note(what, run):
-        made.append(what)
-        if what in fail:
-            raise OSError(fail[what], os.strerror(fail[what]))
-        return run()
 
-    def noted_fsync(descriptor):
-        kind = "sync folder" if Path(f"/proc/self/fd/{descriptor}").is_dir() else "sync file"
-        return note(kind, lambda: fsync(descriptor))
-
-    monkeypatch.setattr("os.fsync", noted_fsync)
-    monkeypatch.setattr(Path, "rename", lambda self, target: note("rename", lambda: rename(self, target)))
-    return made, fail
+def inside(out):
+    """Return what stands in the folder of NAME."""
+    return sorted(path.name for path in (out.root / NAME).parent.iterdir())
 
 
 def test_a_file_is_seen_only_once_it_is_whole(out):
     with out.replacing(NAME) as file:
         file.write(b"half")
         file.flush()
-        assert [path.name for path in (out.root / NAME).parent.iterdir()] == [Path(TEMPORARY_NAME).name]
+        (unfinished,) = inside(out)
+        assert unfinished.startswith(".")
+        assert unfinished.endswith(TEMPORARY)
+        assert not unfinished.endswith(".parquet")
         assert out.names() == []
     assert out.read(NAME) == b"half"
-    assert list((out.root / NAME).parent.iterdir()) == [out.root / NAME]
+    assert inside(out) == ["a.parquet"]
 
 
-def test_the_temporary_name_begins_with_a_dot_and_does_not_end_in_parquet():
-    assert Path(TEMPORARY_NAME).name.startswith(".")
-    assert not TEMPORARY_NAME.endswith(".parquet")
+def test_a_name_as_long_as_the_disk_takes_can_be_written(out):
+    name = "x" * 247 + ".parquet"
+    out.write(name, b"content")
+    assert out.read(name) == b"content"
+
+
+def test_two_who_write_the_same_file_at_once_do_not_write_into_one_another(out):
+    with out.replacing(NAME) as first, out.replacing(NAME) as second:
+        first.write(b"first, and longer")
+        second.write(b"second")
+    assert out.read(NAME) == b"first, and longer"
+    assert inside(out) == ["a.parquet"]
+
+
+def test_one_whose_unfinished_file_is_cleared_away_by_another_shows_nothing(out):
+    def lose():
+        with out.replacing(NAME) as file:
+            file.write(b"content")
+            out.reclaim()
+
+    with pytest.raises(OutputError, match="cannot write"):
+        lose()
+    assert inside(out) == []
+
+
+def test_what_is_still_buffered_when_writing_fails_reaches_no_other_file(out):
+    def fail():
+        with out.replacing(NAME) as file:
+            file.write(b"never")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with (out.root / "other").open("wb") as other:
+        gc.collect()
+        other.write(b"mine")
+    assert (out.root / "other").read_bytes() == b"mine"
 
 
 def test_a_file_is_synced_then_renamed_then_its_folder_is_synced(out, calls):
     made, _ = calls
     out.write(NAME, b"content")
     assert made == ["sync file", "rename", "sync folder"]
+
+
+def test_a_new_folder_is_synced_into_its_parent_before_anything_is_put_there(out, calls):
+    made, _ = calls
+    out.write("a/b/c.parquet", b"content")
+    assert made == ["sync folder", "sync folder", "sync file", "rename", "sync folder"]
+
+
+def test_a_folder_that_is_prepared_is_synced_into_every_parent_that_was_new(tmp_path):
+    disk = Noting()
+    OutputFolder(tmp_path / "a" / "b", disk).prepare()
+    assert disk.made == ["sync folder", "sync folder"]
+
+
+def test_settling_syncs_each_folder_once(out, calls):
+    made, _ = calls
+    out.settle([NAME, NAME, "b.parquet", "date=2026-11-23/b.parquet"])
+    assert made == ["sync folder", "sync folder"]
 
 
 def test_removing_is_synced_too_and_needs_nothing_to_be_there(out, calls):
@@ -86,7 +153,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(out):
         fail_half_way()
     assert seen == [b"old"]
     assert out.read(NAME) == b"old"
-    assert not (out.root / TEMPORARY_NAME).exists()
+    assert inside(out) == ["a.parquet"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
@@ -98,7 +165,7 @@ def test_a_step_that_fails_leaves_nothing_visible_and_is_told_with_path_reason_a
         out.write(NAME, b"content")
     for piece in (NAME, os.strerror(number), "remedy: "):
         assert piece in str(caught.value)
-    assert list((out.root / NAME).parent.iterdir()) == []
+    assert inside(out) == []
     fail.clear()
     out.write(NAME, b"content")
     assert out.read(NAME) == b"content"
@@ -109,8 +176,8 @@ def test_a_folder_that_cannot_be_synced_is_told_and_no_file_is_torn(out, calls):
     fail["sync folder"] = errno.EIO
     with pytest.raises(OutputError, match="cannot write"):
         out.write(NAME, b"content")
-    assert out.read(NAME) in {None, b"content"}
-    assert not (out.root / TEMPORARY_NAME).exists()
+    assert out.read(NAME) == b"content"
+    assert inside(out) == ["a.parquet"]
 
 
 def test_an_error_of_ours_inside_keeps_its_own_words(out):
@@ -118,42 +185,49 @@ def test_an_error_of_ours_inside_keeps_its_own_words(out):
         raise OutputError("mine")
 
 
-def test_what_a_dead_run_left_is_written_over_and_cleared(out):
-    for name in (TEMPORARY_NAME, f".other{TEMPORARY}"):
-        (out.root / name).parent.mkdir(exist_ok=True)
+def test_what_a_dead_run_left_is_cleared_and_nothing_else(out):
+    for name in (f"date=2026-11-23/.a{TEMPORARY}", f".other{TEMPORARY}"):
         (out.root / name).write_bytes(b"left over")
     for foreign in (".keep", "notes.txt", f"visible{TEMPORARY}"):
         (out.root / foreign).write_bytes(b"not ours")
     out.write(NAME, b"content")
+    assert len(out.unfinished()) == 2
     out.reclaim()
     left = {str(path.relative_to(out.root)) for path in out.root.rglob("*") if path.is_file()}
     assert left == {NAME, ".keep", "notes.txt", f"visible{TEMPORARY}"}
 
 
-@pytest.mark.parametrize("planted", [NAME, TEMPORARY_NAME])
-def test_a_planted_link_is_replaced_and_what_it_points_at_stays(out, tmp_path, planted):
+def test_a_planted_link_is_replaced_and_what_it_points_at_stays(out, tmp_path):
     (tmp_path / "victim").write_bytes(b"precious")
-    (out.root / planted).parent.mkdir()
-    (out.root / planted).symlink_to(tmp_path / "victim")
+    (out.root / NAME).symlink_to(tmp_path / "victim")
     out.write(NAME, b"content")
     assert (tmp_path / "victim").read_bytes() == b"precious"
     assert not (out.root / NAME).is_symlink()
     assert out.read(NAME) == b"content"
 
 
-def test_a_link_planted_between_two_steps_is_refused_and_not_followed(out, tmp_path, monkeypatch):
-    (tmp_path / "victim").write_bytes(b"precious")
-    unlink = Path.unlink
-
-    def racing(path, **settings):
-        unlink(path, **settings)
-        path.symlink_to(tmp_path / "victim")
-
-    monkeypatch.setattr(Path, "unlink", racing)
+@pytest.mark.parametrize("dangling", [True, False])
+def test_a_link_under_the_temporary_name_is_refused_and_not_followed(out, tmp_path, monkeypatch, dangling):
+    monkeypatch.setattr("secrets.token_hex", lambda _: "foreseen")
+    if not dangling:
+        (tmp_path / "victim").write_bytes(b"precious")
+    (out.root / NAME).with_name(f".foreseen{TEMPORARY}").symlink_to(tmp_path / "victim")
     with pytest.raises(OutputError, match="File exists"):
         out.write(NAME, b"content")
-    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert (tmp_path / "victim").exists() is not dangling
     assert out.read(NAME) is None
+
+
+def test_a_folder_that_was_exchanged_for_a_link_is_refused_and_not_entered(out, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (out.root / "date=2026-11-23").rmdir()
+    (out.root / "date=2026-11-23").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "old.parquet").write_bytes(b"secret")
+    for attempt in (lambda: out.write(NAME, b"content"), lambda: out.remove("date=2026-11-23/old.parquet")):
+        with pytest.raises(OutputError, match="cannot write"):
+            attempt()
+    assert out.read("date=2026-11-23/old.parquet") is None
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["old.parquet"]
 
 
 def test_removing_a_link_leaves_what_it_points_at(out, tmp_path):

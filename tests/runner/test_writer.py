@@ -1,5 +1,7 @@
 """A part holds the copied columns, the forecasts and the reasons, and its bytes depend on the rows alone."""
 
+import hashlib
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -7,8 +9,8 @@ import pytest
 
 from runner.batch import REASONS, reason_code
 from runner.dataset import open_dataset
-from runner.parts import FOOTER_KEY, Part, Unit, decode_part
-from runner.reader import read_blocks
+from runner.parts import FOOTER_KEY, LEDGER_DIGEST_KEY, PART_DIGEST_KEY, Part, Unit, decode_footer
+from runner.reader import BlockSize, read_blocks
 from runner.schema import Layout
 from runner.stop import Stop
 from runner.storage import OutputFolder
@@ -141,7 +143,7 @@ def test_the_bytes_do_not_depend_on_the_row_groups_of_the_input(tmp_path, group)
         pq.write_table(table, source, row_group_size=size)
         layout = Layout({}, tuple(table.column_names), ())
         with open_dataset(str(source)).open(source.name) as file:
-            blocks = list(read_blocks(file, PART.unit, layout, BLOCK, Stop()))
+            blocks = list(read_blocks(file, PART.unit, layout, BlockSize(BLOCK, 1 << 30), Stop()))
         made.append(write(tmp_path / f"out {size}", blocks, table.schema).read_bytes())
     assert made[0] == made[1]
 
@@ -173,7 +175,13 @@ def test_every_page_is_compressed_with_zstd_and_has_a_checksum(written):
 
 
 def test_the_footer_tells_the_part(written):
-    assert decode_part(pq.read_metadata(written).metadata[FOOTER_KEY]) == PART
+    assert decode_footer(pq.read_metadata(written).metadata) == PART
+
+
+def test_the_footer_holds_the_digest_of_the_file_in_which_that_digest_is_blank(written):
+    whole, told = written.read_bytes(), pq.read_metadata(written).metadata[PART_DIGEST_KEY]
+    assert whole.count(told) == 1
+    assert hashlib.sha256(whole.replace(told, b"0" * 64)).hexdigest().encode() == told
 
 
 def test_what_other_tools_noted_in_the_schema_is_not_copied(tmp_path):
@@ -183,7 +191,7 @@ def test_what_other_tools_noted_in_the_schema_is_not_copied(tmp_path):
     assert schema.names == list(names)
     assert not schema.metadata
     path = write(tmp_path, slices(table), schema)
-    assert set(pq.read_metadata(path).metadata) == {b"ARROW:schema", FOOTER_KEY}
+    assert set(pq.read_metadata(path).metadata) == {b"ARROW:schema", FOOTER_KEY, LEDGER_DIGEST_KEY, PART_DIGEST_KEY}
     assert not {b"pandas", b"huggingface"} & set(pq.read_schema(path).metadata or {})
 
 
