@@ -35,7 +35,7 @@ COMMITS_AHEAD = 4
 """Parts that are synced side by side."""
 ITEMS_AHEAD = 1024
 """Blocks, beginnings and ends of units that may wait for the writer: a bound where files are tiny."""
-BYTES_AHEAD = 64 << 20
+BYTES_AHEAD = 32 << 20
 """What the blocks may take that wait for the writer: a bound where rows are long."""
 
 Progress = Callable[[int], None]

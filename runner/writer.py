@@ -17,7 +17,7 @@ from runner.parts import BLANK, FOOTER_END, Part, digest_offset, footer_of, foot
 from runner.storage import OutputFolder
 
 BLOCKS_PER_ROW_GROUP = 8
-ROW_GROUP_BYTES = 32 << 20
+ROW_GROUP_BYTES = 16 << 20
 """A row group ends earlier where its blocks take more than this in memory."""
 OWN_FIELDS = (
     pa.field("prediction", pa.list_(pa.float32())),

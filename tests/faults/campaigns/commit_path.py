@@ -179,12 +179,12 @@ def power_losses(case: Case, folder: Path, *, names_survive: bool) -> Result:
     )
 
 
-def flips(part: Path) -> Result:
-    """Flip a bit of every byte of a part; `verify-output` has to see each."""
+def flips(part: Path, first: int = 0, stride: int = 1) -> Result:
+    """Flip a bit of every byte of a part (of each `stride`-th from `first` on); `verify-output` has to see each."""
     out, whole = OutputFolder(part.parent), part.read_bytes()
 
     def tries() -> Iterator[tuple[str, list[str]]]:
-        for position in range(len(whole)):
+        for position in range(first, len(whole), stride):
             damaged = bytearray(whole)
             damaged[position] ^= 1 << position % 8
             part.write_bytes(damaged)
@@ -192,7 +192,8 @@ def flips(part: Path) -> Result:
             yield f"byte {position}", [] if any(part.name in line for line in found) else ["not seen"]
         part.write_bytes(whole)
 
-    return _result("F6", f"a bit of every byte of a part of {len(whole):,} bytes is flipped", tries())
+    which = "every byte" if stride == 1 else f"each {stride}-th byte"
+    return _result("F6", f"a bit of {which} of a part of {len(whole):,} bytes is flipped", tries())
 
 
 def _result(fault: str, what: str, tries: Iterator[tuple[str, list[str]]]) -> Result:
