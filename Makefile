@@ -6,7 +6,7 @@ DEMO := build/demo
 UV := $(shell command -v uv 2>/dev/null)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench schema wheel clean
+.PHONY: demo test check bench faults schema wheel clean
 
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
@@ -33,6 +33,10 @@ else
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test,bench]'
 endif
 	$(BIN)/python benchmarks/bench.py
+
+# Writes docs/reliability.md. A shorter one: make faults SHARE=0.05; one again: make faults SEED=n.
+faults: $(INSTALLED)
+	$(BIN)/python tests/faults/long_form.py $(if $(SEED),--seed $(SEED)) $(if $(SHARE),--share $(SHARE))
 
 schema: $(INSTALLED)
 	$(BIN)/python -m export.schemas docs

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from campaigns.disks import Calls, DeathError, clone, failing, losing_power
+from campaigns.processes import start
 from campaigns.result import Result
 from runner.config import Job
 from runner.errors import FreerunError
@@ -161,6 +163,27 @@ def deaths(case: Case, folder: Path) -> Result:
 
     calls = break_every_call(case, folder, lambda number, _: failing(number, DeathError()), check)
     return _result("F1", "the process dies at its n-th call, for every n", calls)
+
+
+def sigkills(case: Case, folder: Path) -> Result:
+    """Kill a process of its own by SIGKILL at its n-th call, for every n."""
+
+    def tries() -> Iterator[tuple[str, list[str]]]:
+        for number in itertools.count(1):
+            out, log = case.fresh(folder / str(number)), folder / f"{number}.log"
+            ended = start(lambda: _die_at(case, out, number), log).wait()  # noqa: B023  (waited for at once)
+            if ended.code == 0:
+                return
+            problems = [] if ended.code == -signal.SIGKILL else [f"ended with {ended.code}: {ended.text}"]
+            yield f"call {number}", [*problems, *visible_problems(case, out), *resumed_problems(case, out)]
+
+    return _result("F1", "SIGKILL at the n-th call, for every n", tries())
+
+
+def _die_at(case: Case, out: Path, number: int) -> int:
+    with failing(number, DeathError(), lambda: os.kill(os.getpid(), signal.SIGKILL)):
+        ended = case.run(out)
+    return 0 if isinstance(ended, Report) and ended.exit_code == 0 else 1
 
 
 def power_losses(case: Case, folder: Path, *, names_survive: bool) -> Result:

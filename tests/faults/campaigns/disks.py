@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,14 +33,15 @@ class Calls:
 
 
 @contextlib.contextmanager
-def failing(number: int, error: BaseException) -> Iterator[Calls]:
-    """Let the n-th call of every disk raise `error`; after a death no call succeeds any more. 0 breaks none."""
+def failing(number: int, error: BaseException, before: Callable[[], None] = lambda: None) -> Iterator[Calls]:
+    """Let the n-th call of every disk raise `error`, `before` that; after a death no call succeeds. 0 breaks none."""
     calls, dead = Calls(), isinstance(error, DeathError)
 
     def breaking(name: str, call: Any) -> Any:
         def run(*args: Any) -> Any:
             at = calls.note(name)
             if at == number or (dead and 0 < number < at):
+                before()
                 if name == "close":
                     call(*args)  # a descriptor is gone even where closing it fails
                 raise type(error)(*error.args)
