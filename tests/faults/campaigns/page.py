@@ -8,9 +8,9 @@ from campaigns.result import Result
 
 HEAD = """# Reliability
 
-What freerun promises under faults, and what came of breaking it on purpose. `make faults` wrote this page ({minutes:.0f}
-minutes; {machine}). The same campaigns run for a short while in `make test`, where each fault has its tests:
-`tests/faults/test_fNN_*.py`.
+What freerun promises under faults, and what came of breaking it on purpose. `make faults` wrote this page
+({minutes:.0f} minutes; {machine}). The same campaigns run for a short while in `make test`, where each fault has its
+tests: `tests/faults/test_fNN_*.py`.
 
 {verdict}
 
@@ -20,8 +20,8 @@ minutes; {machine}). The same campaigns run for a short while in `make test`, wh
 
 NOTES = """
 - *Survived*: every promise held: an exit code of the contract with its message, no traceback, no crash, no hang; only
-  whole files to be seen, at any moment; the same command then leaves, byte for byte, what an undisturbed run leaves, and
-  the report tells the same.
+  whole files to be seen, at any moment; the same command then leaves, byte for byte, what an undisturbed run leaves,
+  and the report tells the same.
 - *Torn files*: as found by a reader that looks all the while (pyarrow, every fifth time duckdb), and in what was left.
 - *Peak*: the largest resident set of any process of the campaign, imports included (about 150 MiB).
 - *The naive writers* (in italics) are there to show that the harness bites: `ParquetWriter` writes into the file's own
