@@ -135,9 +135,5 @@ def _pieces(file: pq.ParquetFile, columns: list[str], group: int, rows: int) -> 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     if len(batches) == 1:
         return batches[0]
-    table = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks()
-    joined = table.to_batches()
-    if len(joined) != 1:
-        what = f"{table.num_rows} rows hold more text than one block can"
-        raise InputError(explain(what, remedy="leave the long text column out of the input"))
-    return joined[0]
+    (joined,) = pa.Table.from_batches(batches).unify_dictionaries().combine_chunks().to_batches()
+    return joined

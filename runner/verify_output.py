@@ -16,7 +16,7 @@ from runner.config import Job
 from runner.dataset import READ_ERRORS, first_line
 from runner.manifest import problems as validation_problems
 from runner.parts import BLANK, FOOTER_END, PART_DIGEST_KEY, Part, decode_footer, digest_offset, footer_size
-from runner.plan import cut, remembered
+from runner.plan import LEDGER_FILE, cut, remembered
 from runner.report import REPORT_FILE, SUCCESS_FILE, Report, Rows, summarize
 from runner.stop import Stop
 from runner.storage import OutputFolder
@@ -150,6 +150,8 @@ def _check_report(out: OutputFolder, parts: dict[str, Part]) -> tuple[list[str],
         return [f"{REPORT_FILE}: {line}" for line in validation_problems(error)], []
     if report.status != "done":
         return [], [f"the last run ended as {report.status} ({report.exit_code}); the next one makes up for it"]
+    if parts and not remembered(out):
+        return [], [f"{LEDGER_FILE} is lost, so {REPORT_FILE} cannot be held against the parts; the next run writes it"]
     found = _problems_of_total(out, report, parts)
     if report.exit_code == 0 and out.read(SUCCESS_FILE) is None:
         found += [f"{SUCCESS_FILE} is missing, though the report tells of a run without a fault"]

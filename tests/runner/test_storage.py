@@ -251,6 +251,28 @@ def test_reading_finds_nothing_where_there_is_no_plain_file(out, tmp_path):
     assert out.read("link") is None
 
 
+def test_nothing_is_found_or_removed_below_a_folder_that_is_not_there_and_none_is_made(out):
+    out.remove("nowhere/a.parquet")
+    assert out.read("nowhere/a.parquet") is None
+    assert not (out.root / "nowhere").exists()
+
+
+def test_a_pipe_is_no_file_and_nobody_waits_for_it(out):
+    os.mkfifo(out.root / "_ledger.json")
+    assert out.read("_ledger.json") is None
+
+
+def test_a_file_that_cannot_be_opened_is_told_and_not_taken_for_missing(out, monkeypatch):
+    out.write("_ledger.json", b"content")
+
+    def fail(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Disk, "open_file", fail)
+    with pytest.raises(OutputError, match=r"cannot read .*_ledger\.json"):
+        out.read("_ledger.json")
+
+
 def test_reading_a_folder_finds_nothing(out):
     (out.root / "_ledger.json").mkdir()
     assert out.read("_ledger.json") is None

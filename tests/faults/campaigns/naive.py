@@ -29,7 +29,7 @@ def run(writer: str, count: int, seed: int, folder: Path, data: Path) -> Result:
     rows = {str(path.relative_to(whole)): pq.read_metadata(path).num_rows for path in whole.rglob("*.parquet")}
     victim = kills.Victim(write, rows if writer == "ParquetWriter" else {}, kills.ids_in(whole), None)
     tallies = kills.kill_side_by_side(victim, ended.seconds, count, seed, folder)
-    return kills.result_of("F1", ff"naive: {writer}", tallies, seed, time.perf_counter() - started)
+    return kills.result_of("F1", f"naive: {writer}", tallies, seed, time.perf_counter() - started)
 
 
 def _forecast(path: Path) -> pa.Table:
