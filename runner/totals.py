@@ -1,5 +1,11 @@
-"""Sums of errors that can be added up over blocks, parts and nights, and are divided once, at the end."""
+"""Sums of errors that can be added up over blocks, parts and nights, and are divided once, at the end.
 
+Columns are added one by one, in the order of the units. Where a column is added up over the horizon, the sum is the
+exactly rounded one: the built-in `sum` of floats compensates from Python 3.12 on and does not before, so it would make
+the report depend on the interpreter.
+"""
+
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +74,11 @@ class Score:
 
     def masked_mse(self, sums: ErrorSums) -> float | None:
         """Divide by windows * horizon: the loss of training. None where nothing was observed."""
-        return sum(sums.squared) / (self.windows * self.horizon) if sum(self.observed) else None
+        return math.fsum(sums.squared) / (self.windows * self.horizon) if sum(self.observed) else None
 
     def observed_mse(self, sums: ErrorSums) -> float | None:
         """Divide by the number of observed steps. None where nothing was observed."""
-        return sum(sums.squared) / sum(self.observed) if sum(self.observed) else None
+        return math.fsum(sums.squared) / sum(self.observed) if sum(self.observed) else None
 
     def by_step(self, sums: ErrorSums) -> list[dict[str, Any]]:
         """Return the means of each horizon step; null where that step was never observed."""

@@ -1,5 +1,7 @@
 """Sums that are merged in any grouping and divided once, at the end."""
 
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +96,24 @@ def test_the_steps_masked_means_average_to_the_whole_one():
     found = score(7, (5, 6, 7), (1.0, 2.0, 3.0))
     steps = [step["masked_mse"] for step in found.by_step(found.model)]
     assert sum(steps) / 3 == pytest.approx(found.masked_mse(found.model), rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("squared", "total"),
+    [((0.1,) * 10, 1.0), ((1e16, 1.0, 1.0), 1e16 + 2), ((1.0, 1e16, 1.0), 1e16 + 2)],
+    ids=["tenths", "small ones after a large one", "a large one between"],
+)
+def test_the_mean_over_the_horizon_is_the_same_on_every_python(squared, total):
+    sums = ErrorSums(squared, squared, squared)
+    found = Score(1, (1,) * len(squared), sums, sums, None)
+    assert found.masked_mse(sums) == total / len(squared)
+    assert found.observed_mse(sums) == total / len(squared)
+
+
+@given(st.lists(st.floats(0, 1e60), min_size=1, max_size=24))
+def test_the_mean_over_the_horizon_is_the_exact_sum_rounded_once_and_divided_once(squared):
+    sums = ErrorSums(tuple(squared), tuple(squared), tuple(squared))
+    found = Score(7, (1,) * len(squared), sums, sums, None)
+    exact = float(sum(map(Fraction, squared)))
+    assert found.masked_mse(sums) == exact / (7 * len(squared))
+    assert found.observed_mse(sums) == exact / len(squared)
