@@ -97,7 +97,8 @@ def _target(cells: dict[str, Cells], rows: _Rows) -> tuple[F64 | None, Bool | No
     target = cells["target"]
     rows.reject(target.misfit, "target_shape")
     has_target = ~target.absent
-    values = target.values.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        values = target.values.astype(np.float64)
     observed = _counted(cells, rows, has_target, values.shape) & ~np.isnan(values) & has_target[:, None]
     endless = observed & ~np.isfinite(_float32(values))  # what float32 cannot hold could not be fed back either
     rows.reject(endless.any(axis=1), "target_not_finite")
@@ -124,5 +125,6 @@ def _flags(cells: Cells, role: str, rows: _Rows, among: Bool) -> npt.NDArray[Any
 
 
 def _float32(values: npt.NDArray[np.floating]) -> F32:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and the row a reject
+    # What float32 cannot hold becomes infinite, and the row a reject; a NaN may be a signalling one.
+    with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float32, copy=False)

@@ -205,6 +205,21 @@ def test_the_first_reason_found_is_the_one_told(changes, reason):
     assert reasons(checked({**ROW, **changes})) == [reason]
 
 
+@pytest.mark.parametrize(("wide", "narrow"), [(np.uint64, np.float64), (np.uint32, np.float32)], ids=["64", "32"])
+def test_a_nan_of_any_kind_is_rejected_without_a_word_on_stderr(wide, narrow, recwarn):
+    signalling = np.array([0x7FF << 52 | 1 if wide is np.uint64 else 0x7F80 << 16 | 1], wide).view(narrow)
+    values = {"past": [1.5, 2, 3, 4, 5, signalling[0]], "future_known": [7, 8], "target": [9, signalling[0]]}
+    columns = {
+        role: pa.FixedSizeListArray.from_arrays(pa.array(np.array(row, narrow)), len(row))
+        for role, row in values.items()
+    }
+    layout = Layout({role: role for role in columns}, (), ())
+    windows = validate(pa.RecordBatch.from_pydict(columns), layout, SIZES, flags_past=True, teacher=False)
+    assert reasons(windows) == ["past_not_finite"]
+    assert windows.observed.tolist() == [[True, False]]
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_a_flag_that_only_rounds_to_zero_or_one_is_refused():
     rows = [{**ROW, "mask": [bad, 0.0]} for bad in (1e-60, 1 + 1e-12)]
     assert reasons(checked(*rows)) == ["mask_not_binary", "mask_not_binary"]
