@@ -105,6 +105,7 @@ class Dataset:
             try:
                 handle = stack.enter_context(self.filesystem.open_input_file(self.location(path)))
                 file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True)
+                _refuse_contradiction(file.metadata)
             except READ_ERRORS as error:
                 raise InputError(explain(f"{path} is not a readable Parquet file", got=first_line(error))) from error
             yield file
@@ -117,6 +118,13 @@ READ_ERRORS = (OSError, pa.ArrowException, UnicodeDecodeError, ValueError, KeyEr
 def first_line(error: BaseException) -> str:
     """Return the first line of a foreign error, shortened: some of them quote the whole schema."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def _refuse_contradiction(metadata: pq.FileMetaData) -> None:
+    """Refuse a footer whose row groups do not add up: units are cut by what it says of them."""
+    groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    if sum(groups) != metadata.num_rows or min(groups, default=0) < 0:
+        raise pa.ArrowInvalid(f"its footer tells of {metadata.num_rows} rows, and of row groups of {groups[:8]}")
 
 
 def open_dataset(text: str, *, allow_missing: bool = False) -> Dataset:
