@@ -103,13 +103,17 @@ def _batches(
     file: pq.ParquetFile, unit: Unit, layout: Layout, groups: range, rows: int, stop: Stop
 ) -> Iterator[pa.RecordBatch]:
     for group in groups:
+        found, promised = 0, file.metadata.row_group(group).num_rows
         try:
             for batch in _pieces(file, layout.columns, group, rows):
                 stop.check()
                 batch.validate(full=True)
                 if batch.num_rows == 1 and batch.nbytes > ROW_BYTES:
                     raise MemoryError(f"a row of {batch.nbytes >> 20} MiB, where at most {ROW_BYTES >> 20} fit")
+                found += batch.num_rows
                 yield batch
+            if found != promised:  # a page that says it has fewer values than it had
+                raise pa.ArrowInvalid(f"{found} rows, where the footer tells of {promised}")
         except READ_ERRORS as error:
             what = "is too large to read" if isinstance(error, MemoryError) else "is damaged"
             remedy = "restore the file, or leave the large column out; the same command then scores it alone"
