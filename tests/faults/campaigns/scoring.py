@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -74,9 +75,13 @@ class Scorer:
 
     def score(self, content: bytes) -> Report:
         """Score a file of this content into an empty folder."""
-        shutil.rmtree(self.out, ignore_errors=True)
         self.path.write_bytes(content)
-        return run_job(Job(self.bundle, str(self.path), self.out, **OPTIONS), Stop(), lambda *_: None)
+        return self.run(self.path)
+
+    def run(self, source: Path, **options: Any) -> Report:
+        """Score a file or folder into an empty folder."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        return run_job(Job(self.bundle, str(source), self.out, **{**OPTIONS, **options}), Stop(), lambda *_: None)
 
     def command(self, content: bytes) -> tuple[int, str]:
         """Do the same by the command itself; return its exit code and what it said on stderr."""
