@@ -77,7 +77,7 @@ class Dataset:
                 return Identity(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
             info = self.filesystem.get_file_info(self.location(path))
         except OSError as error:
-            raise InputError(explain(f"{path} is gone", got=error, remedy="run again")) from error
+            raise InputError(explain(f"{path} is gone", got=first_line(error), remedy="run again")) from error
         if info.type != fs.FileType.File:
             raise InputError(explain(f"{path} is gone", got=info.type, remedy="run again"))
         return Identity(info.size, info.mtime_ns or 0, 0, 0)
@@ -90,6 +90,8 @@ class Dataset:
                 while chunk := stream.read(CHUNK):
                     stop.check()
                     digest.update(chunk)
+        except FileNotFoundError as error:
+            raise InputError(explain(f"{path} is gone", got=first_line(error), remedy="run again")) from error
         except OSError as error:
             raise InputError(explain(f"cannot read {path}", got=error)) from error
         return digest.hexdigest()
@@ -106,6 +108,8 @@ class Dataset:
                 handle = stack.enter_context(self.filesystem.open_input_file(self.location(path)))
                 file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True)
                 _refuse_contradiction(file.metadata)
+            except FileNotFoundError as error:
+                raise InputError(explain(f"{path} is gone", got=first_line(error), remedy="run again")) from error
             except READ_ERRORS as error:
                 raise InputError(explain(f"{path} is not a readable Parquet file", got=first_line(error))) from error
             yield file
