@@ -81,6 +81,10 @@ class Scorer:
     def run(self, source: Path, **options: Any) -> Report:
         """Score a file or folder into an empty folder."""
         shutil.rmtree(self.out, ignore_errors=True)
+        return self.rerun(source, **options)
+
+    def rerun(self, source: Path, **options: Any) -> Report:
+        """Score a file or folder into whatever is there."""
         return run_job(Job(self.bundle, str(source), self.out, **{**OPTIONS, **options}), Stop(), lambda *_: None)
 
     def command(self, content: bytes) -> tuple[int, str]:
