@@ -3,18 +3,20 @@
 import math
 import os
 import sys
-import threading
 import tomllib
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import click
 
 from runner import __version__
 from runner.config import Job
-from runner.errors import InputError, UsageError, explain, listing
-from runner.terminal import WithoutPandas, columns, run_command
+from runner.errors import InputError, UsageError, explain, listing, told
+from runner.stop import Limits, Stop
+from runner.supervise import supervise
+from runner.terminal import WithoutPandas, columns, end_of, run_command, unknown_variables
 
 if TYPE_CHECKING:
     from runner.report import Report
@@ -66,10 +68,13 @@ def _toml_type(flag: click.Parameter) -> tuple[type, ...]:
     return (int,) if isinstance(flag.type, click.IntRange) else (str,)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__, prog_name="freerun")
 def cli() -> None:
     """Score Parquet with a certified forecaster. Exit codes: see the README."""
+    for name, nearest in unknown_variables(cli, os.environ).items():
+        meant = f"; did you mean {nearest}?" if nearest else ""
+        click.echo(f"warning: {name} is set, but no flag listens to it{meant}", err=True)
 
 
 @cli.command()
@@ -101,6 +106,14 @@ def cli() -> None:
 @option("--rows-per-part", type=click.IntRange(1), default=1_000_000, help="Cut larger files by row groups.")
 @option("--expect-bundle-id", metavar="ID", help="Refuse any other bundle.")
 @option("--allow-empty", is_flag=True, help="An input without files is fine.")
+@option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    callback=_finite,
+    metavar="SECONDS",
+    help="End as SIGTERM would: exit 143, and the same command resumes.",
+)
+@option("--max-memory", type=click.IntRange(1), metavar="MB", help="More resident memory than this is exit 14.")
 @option("--dry-run", is_flag=True, help="Say what would be done, and touch nothing.")
 @option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @option("--quiet", is_flag=True, help="Print errors only; warnings stay in the report.")
@@ -115,13 +128,15 @@ def cli() -> None:
 @click.pass_context
 def score(ctx: click.Context, /, *, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Forecast every window of INPUT with BUNDLE, write Parquet that mirrors it, and score what has a target."""
+    job, stop = _job(settings), ctx.ensure_object(Stop)
+    stop.limits = Limits(job.timeout, job.max_memory)
     from runner import display
 
     try:
-        report = _score(_job(settings), show_progress=not (as_json or quiet))
+        report = _score(job, stop, show_progress=not (as_json or quiet))
     except Exception as error:
         if as_json:
-            click.echo(display.refusal_as_json(error), nl=False)
+            click.echo(display.refusal_as_json(told(error) or error), nl=False)
         raise
     if as_json:
         click.echo(display.as_json(report), nl=False)
@@ -137,18 +152,19 @@ def score(ctx: click.Context, /, *, as_json: bool, quiet: bool, **settings: Any)
 @cli.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
-def verify(bundle: Path, device: str) -> None:
+@click.pass_context
+def verify(ctx: click.Context, bundle: Path, device: str) -> None:
     """Check every byte of BUNDLE and replay its golden windows on this machine."""
     from runner.bundle import open_bundle
     from runner.device import parse_device
     from runner.forecaster import Decoding, open_forecaster
-    from runner.stop import Stop
 
-    granted = parse_device(device)
+    granted, stop = parse_device(device), ctx.ensure_object(Stop)
     opened = open_bundle(bundle)
     allowed, lines = opened.manifest.tolerances.golden, []
     for precision in opened.manifest.held():
-        with open_forecaster(opened, Decoding(granted, precision, batch_size=64, workers=1), Stop()) as forecaster:
+        how = Decoding(granted, precision, batch_size=64, workers=1)
+        with redirect_stdout(sys.stderr), open_forecaster(opened, how, stop) as forecaster:
             lines.append(
                 f"golden windows on {granted}, {precision}: {forecaster.golden_difference:.3g} deviations of the target"
             )
@@ -185,17 +201,18 @@ def check_output(out: Path) -> None:
 @option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
 @option("--seconds", type=click.FloatRange(0.1, 3600), callback=_finite, default=10.0, help="Time for all of it.")
 @option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
-def bench(bundle: Path, device: str, *, seconds: float, as_json: bool) -> None:
+@click.pass_context
+def bench(ctx: click.Context, bundle: Path, device: str, *, seconds: float, as_json: bool) -> None:
     """Measure how fast this machine decodes with BUNDLE, and remember it: `freerun score` then chooses accordingly."""
     from runner.bundle import open_bundle
     from runner.device import parse_device
     from runner.display import bench_as_json, print_bench
-    from runner.supervise import supervise
     from runner.tune import bench_bundle
 
     granted = parse_device(device)
     opened = open_bundle(bundle)
-    found = supervise(lambda stop: bench_bundle(opened, granted, seconds, stop))
+    with redirect_stdout(sys.stderr):
+        found = bench_bundle(opened, granted, seconds, ctx.ensure_object(Stop))
     if as_json:
         click.echo(bench_as_json(opened, granted, found), nl=False)
     else:
@@ -222,25 +239,23 @@ def _job(settings: dict[str, Any]) -> Job:
     return Job(columns=settings.pop("column"), **settings)
 
 
-def _score(job: Job, *, show_progress: bool) -> "Report":
-    """Run the job with the main thread free for signals, and a bar where somebody is watching."""
+def _score(job: Job, stop: Stop, *, show_progress: bool) -> "Report":
+    """Run the job, with a bar where somebody is watching; what libraries print meanwhile is no result."""
     from runner.display import progress_bar
     from runner.run import run_job
-    from runner.supervise import supervise
 
-    with progress_bar(sys.stderr, wanted=show_progress) as advance:
-        return supervise(lambda stop: run_job(job, stop, advance))
+    with redirect_stdout(sys.stderr), progress_bar(sys.stderr, wanted=show_progress) as advance:
+        return run_job(job, stop, advance)
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
+def main() -> NoReturn:
+    """Run the command line in a thread that signals cannot interrupt, and end the process with its code.
+
+    The process ends at once: Python's own way out takes the handlers away first, and waits for threads deep in a graph.
+    """
     sys.meta_path.insert(0, WithoutPandas)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies no matrices here, but would start the threads
-    code = run_command(cli)
-    if any(thread is not threading.main_thread() and not thread.daemon for thread in threading.enumerate()):
-        sys.stderr.flush()
-        os._exit(code)  # after a signal: a thread deep in a graph would keep the process until its batch is done
-    sys.exit(code)
+    os._exit(end_of(lambda: supervise(lambda stop: run_command(cli, stop))))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ class Job:
             them to a measurement, or to the number of processors.
         max_reject_rate: share of rejects above which the run ends with exit 10.
         max_masked_mse: score above which the run ends with exit 15.
+        timeout: seconds after which the run ends as SIGTERM would end it.
+        max_memory: megabytes of resident memory above which the run ends with exit 14.
     """
 
     bundle: Path
@@ -48,6 +50,8 @@ class Job:
     rows_per_part: int = 1_000_000
     expect_bundle_id: str | None = None
     allow_empty: bool = False
+    timeout: float | None = None
+    max_memory: int | None = None
     dry_run: bool = False
 
     def column(self, role: str) -> str:

@@ -1,12 +1,16 @@
-"""Where graphs run, and how many processors this process may really use."""
+"""Where graphs run, and how many processors and threads this process may really use."""
 
 import os
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runner.errors import UsageError, explain
+from runner.errors import UsageError, explain, ran_out
+
+THREADS_OF_LIBRARIES = 8
+"""What onnxruntime, pyarrow and their allocators were seen to start by themselves, and some to spare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,22 @@ def cpu_count() -> int:
     allowed = len(os.sched_getaffinity(0))
     quota = _cgroup_quota()
     return max(1, allowed if quota is None else min(allowed, int(quota)))
+
+
+def require_threads(count: int = THREADS_OF_LIBRARIES) -> None:
+    """Start so many threads for a moment: where theirs do not start, libraries hang or crash, so ask before they do.
+
+    Raises:
+        ResourcesError: they did not all start.
+    """
+    leave = threading.Event()
+    try:
+        for _ in range(count):
+            threading.Thread(target=leave.wait, daemon=True).start()
+    except RuntimeError as error:
+        raise ran_out("threads", error) from error
+    finally:
+        leave.set()
 
 
 def _cgroup_quota() -> float | None:

@@ -159,7 +159,7 @@ class ResidentLoop:
         if len(batch) != self.batch_size:
             raise ValueError(f"the loop is bound to {self.batch_size} windows, not {len(batch)}")
         lane: Lane | None = getattr(self.lanes, "lane", None)
-        with explained(f"onnxruntime failed while decoding on {self.step.device}", self.step.stop):
+        with explained("onnxruntime failed while decoding", self.step.stop, self.step.device):
             if lane is None or teacher not in lane.steps:
                 with self.gate.alone():
                     return self._begin(batch, teacher)

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.bundle import Bundle, open_bundle
@@ -24,6 +26,7 @@ from runner.errors import (
     UsageError,
     explain,
     listing,
+    told,
 )
 from runner.lock import LOCK_FILE, locked
 from runner.parts import Part
@@ -73,6 +76,8 @@ class Run:
     inherited: frozenset[str] = frozenset()
     failures: list[str] = field(default_factory=list)
     decoding: "Decoding | None" = None
+    pen: threading.Lock = field(default_factory=threading.Lock)
+    """Held by who writes the report."""
 
     def execute(self) -> Report:
         """Bring the output up to date with the input, judge what was done, and report it."""
@@ -153,7 +158,8 @@ class Run:
         return report
 
     def _settle(self, report: Report) -> Report:
-        write_report(self.out, report)
+        with self.pen:
+            write_report(self.out, report)
         return report
 
     def report(self, status: str, code: int, error: str | None = None) -> Report:
@@ -236,29 +242,46 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
     fresh = not job.out.exists()
     run.out.prepare()
     with locked(run.out):
+        stop.last_words = partial(_last_words, run)
         try:
             return run.execute()
-        except (UsageError, BundleError):
-            if fresh:
-                run.out.discard(LOCK_FILE)
-            raise
-        except FreerunError as error:
-            return _report_failure(run, error)
         except Exception as error:
-            _report_failure(run, error)
-            raise
+            refusal = told(error)
+            if isinstance(refusal, UsageError | BundleError):
+                if fresh:
+                    run.out.discard(LOCK_FILE)
+                raise
+            report = _report_failure(run, refusal or error)
+            if refusal is None:
+                raise
+            return report
+        finally:
+            stop.last_words = None
 
 
 def _report_failure(run: Run, error: Exception) -> Report:
+    report = _failure(run, error)
+    with run.pen:
+        _leave(run, report)
+    return report
+
+
+def _last_words(run: Run, reason: FreerunError) -> None:
+    """Report a run whose own threads hang; should they wake up meanwhile, they find no pen to write another with."""
+    run.pen.acquire()
+    _leave(run, _failure(run, reason))
+
+
+def _failure(run: Run, error: Exception) -> Report:
     code = error.exit_code if isinstance(error, FreerunError) else ExitCode.BUG
-    if isinstance(error, InterruptedRunError):
-        code = run.stop.exit_code
     status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-    report = run.report(status, code, str(error))
+    return run.report(status, code, str(error))
+
+
+def _leave(run: Run, report: Report) -> None:
     with contextlib.suppress(OutputError):  # the disk that is full has been told already
         run.out.remove(SUCCESS_FILE)
         write_report(run.out, report)
-    return report
 
 
 def _unfinished(out: OutputFolder) -> frozenset[str]:

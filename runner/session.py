@@ -1,6 +1,7 @@
 """An ONNX graph that runs on exactly the device asked for; all of onnxruntime, but for the tensors of `resident`."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from runner.batch import F32
-from runner.device import Device
-from runner.errors import BundleError, DeviceError, FreerunError, explain, listing
+from runner.device import Device, require_threads
+from runner.errors import BundleError, DeviceError, FreerunError, explain, lacking, listing, ran_out
 from runner.stop import Stop
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
@@ -23,8 +24,18 @@ def onnxruntime() -> Any:
     """Import onnxruntime, and keep it from doing what nobody asked for: the only way in for the whole runner."""
     os.environ.pop("ORT_LOAD_CONFIG_FROM_MODEL", None)  # it would let a model set the session's options
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # from 1.32 on it keeps a database in the home folder, and calls home
-    import onnxruntime as ort
-
+    if "onnxruntime" not in sys.modules:
+        require_threads()
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        if lacking(error):
+            raise
+        raise DeviceError(
+            explain(
+                "onnxruntime cannot be imported", got=error, remedy="install freerun[cpu], or freerun[gpu] for CUDA"
+            )
+        ) from error
     ort.set_default_logger_severity(3)
     return ort
 
@@ -59,9 +70,11 @@ class GraphSession:
 
         Raises:
             InterruptedRunError: a signal ended the call.
+            DeviceError: it failed on a CUDA device: lost, or out of memory.
+            ResourcesError: the machine's memory ran out.
             FreerunError: onnxruntime failed.
         """
-        with explained(f"onnxruntime failed while running {self.label}", self.stop):
+        with explained(f"onnxruntime failed while running {self.label}", self.stop, self.device):
             return dict(zip(self.outputs, self.session.run(self.outputs, dict(feeds), self.run_options), strict=True))
 
     def bind(
@@ -82,7 +95,7 @@ class GraphSession:
             FreerunError: a name or a shape is not the graph's.
         """
         failure, kind, index = f"onnxruntime failed while running {self.label}", self.device.kind, self.device.index
-        with explained(failure, self.stop):
+        with explained(failure, self.stop, self.device):
             binding = self.session.io_binding()
             for name, place in inputs.items():
                 binding.bind_input(name, kind, index, np.float32, place.shape, place.address)
@@ -91,18 +104,20 @@ class GraphSession:
         options = self.run_options if graph_id is None else _run_options(self.stop, graph_id)
 
         def call() -> None:
-            with explained(failure, self.stop):
+            with explained(failure, self.stop, self.device):
                 self.session.run_with_iobinding(binding, options)
 
         return call
 
 
 @contextmanager
-def explained(what: str, stop: Stop) -> Iterator[None]:
+def explained(what: str, stop: Stop, device: Device) -> Iterator[None]:
     """Tell in our words, and only once, what onnxruntime raises; a stop is told as one, for it ends calls by failing.
 
     Raises:
         InterruptedRunError: a signal ended the call.
+        DeviceError: it failed on a CUDA device.
+        ResourcesError: memory or threads ran out.
         FreerunError: onnxruntime failed.
     """
     try:
@@ -111,6 +126,12 @@ def explained(what: str, stop: Stop) -> Iterator[None]:
         raise
     except Exception as error:
         stop.check()
+        what = f"{what} on {device}"
+        if device.kind == "cuda" and not isinstance(error, MemoryError):
+            remedy = "see to the device, or give a smaller --batch-size; the same command resumes"
+            raise DeviceError(explain(what, got=error, remedy=remedy)) from error
+        if lack := lacking(error):
+            raise ran_out(lack, f"{what}: {error}") from error
         raise FreerunError(explain(what, got=error)) from error
 
 
@@ -141,6 +162,38 @@ def open_session(
         BundleError: onnxruntime cannot load the graph.
     """
     ort = onnxruntime()
+    with _refusing(label, device):
+        if device.kind == "cuda":
+            _require_cuda(ort, device)
+        options = _options(ort, device, threads, batch_size)
+        session = ort.InferenceSession(graph, options, providers=[_provider(device, capture=capture)])
+        granted = session.get_providers()[0]
+        if granted != _provider_name(device):
+            raise DeviceError(_refusal(device, granted))
+        if device.kind == "cuda":
+            check_placement(session.get_provider_graph_assignment_info(), label, device)
+        outputs = tuple(output.name for output in session.get_outputs())
+    return GraphSession(label, outputs, session, _run_options(stop), stop, device)
+
+
+@contextmanager
+def _refusing(label: str, device: Device) -> Iterator[None]:
+    """Tell why a session did not come about: the device was not granted, something ran out, or the graph is bad."""
+    try:
+        yield
+    except FreerunError:
+        raise
+    except Exception as error:
+        if device.kind == "cuda" and not isinstance(error, MemoryError):
+            raise DeviceError(_refusal(device, error)) from error
+        if lack := lacking(error):
+            raise ran_out(lack, f"{label} cannot be loaded: {error}") from error
+        raise BundleError(
+            explain(f"onnxruntime cannot load {label}", got=error, remedy="export the bundle again")
+        ) from error
+
+
+def _options(ort: Any, device: Device, threads: int, batch_size: int | None) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -148,24 +201,9 @@ def open_session(
     if batch_size is not None:
         options.add_free_dimension_override_by_name(BATCH_AXIS, batch_size)
     if device.kind == "cuda":
-        _require_cuda(ort, device)
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    try:
-        session = ort.InferenceSession(graph, options, providers=[_provider(device, capture=capture)])
-    except Exception as error:
-        if device.kind == "cuda":
-            raise DeviceError(_refusal(device, error)) from error
-        raise BundleError(
-            explain(f"onnxruntime cannot load {label}", got=error, remedy="export the bundle again")
-        ) from error
-    granted = session.get_providers()[0]
-    if granted != _provider_name(device):
-        raise DeviceError(_refusal(device, granted))
-    if device.kind == "cuda":
-        check_placement(session.get_provider_graph_assignment_info(), label, device)
-    outputs = tuple(output.name for output in session.get_outputs())
-    return GraphSession(label, outputs, session, _run_options(stop), stop, device)
+    return options
 
 
 def open_capturing(
@@ -233,5 +271,5 @@ def _refusal(device: Device, got: object) -> str:
         f"the device {device} was not granted",
         got=got,
         expected=_provider_name(device),
-        remedy="install freerun[gpu] beside a driver and CUDA libraries that it can load, or use --device cpu",
+        remedy="free it, install freerun[gpu] beside a driver and CUDA libraries that it can load, or use --device cpu",
     )

@@ -21,7 +21,7 @@ class AskedError(Exception):
 def asked(monkeypatch):
     """Return what parses a command line in this process and tells which job it asks for; nothing is run."""
 
-    def stop_here(job, *, show_progress):
+    def stop_here(job, _stop, *, show_progress):
         raise AskedError(job, show_progress)
 
     monkeypatch.setattr("runner.cli._score", stop_here)
@@ -186,6 +186,7 @@ def test_every_flag_reaches_the_job(asked):
         "mode": "teacher-forced", "device": "cuda:1", "precision": "int8", "workers": 3, "batch_size": 7,
         "max_reject_rate": 0.5,
         "max_masked_mse": 2.5, "rescore": "none", "orphans": "prune", "rows_per_part": 10, "expect_bundle_id": "ab",
+        "timeout": 2.5, "max_memory": 700,
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), str(value))]
     job = asked("--out", "O", *words, "--column", "mask=m", "--recheck", "--allow-empty", "--dry-run")

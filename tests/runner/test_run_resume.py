@@ -65,14 +65,13 @@ def test_a_run_that_died_after_any_part_is_finished_by_the_same_command(
 
 
 @pytest.mark.parametrize("step", ["_finish", "_commit"])
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), MemoryError("no memory")], ids=["bug", "memory"])
 def test_a_run_that_a_bug_ended_says_so_in_its_report_and_is_finished_by_the_same_command(
-    tiny_bundle, source, tmp_path, score, contents, findings, undisturbed, monkeypatch, error, step
+    tiny_bundle, source, tmp_path, score, contents, findings, undisturbed, monkeypatch, step
 ):
-    out = tmp_path / "out"
+    out, error = tmp_path / "out", RuntimeError("a bug")
     with monkeypatch.context() as patched:
         failing_after(patched, 3, error, step)
-        with pytest.raises(type(error)):
+        with pytest.raises(RuntimeError):
             score(tiny_bundle, source, out, **OPTIONS)
     told = json.loads((out / "_report.json").read_text())
     assert (told["status"], told["exit_code"], told["error"], told["to_do"]) == ("failed", 1, str(error), PARTS - 3)
