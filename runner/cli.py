@@ -15,13 +15,15 @@ from runner import __version__
 from runner.config import Job
 from runner.errors import InputError, UsageError, explain, listing, told
 from runner.stop import Limits, Stop
-from runner.supervise import supervise
+from runner.supervise import resident_megabytes, supervise
 from runner.terminal import WithoutPandas, columns, end_of, run_command, unknown_variables
 
 if TYPE_CHECKING:
     from runner.report import Report
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+PLACE = click.Path(path_type=Path, readable=False)
+"""Any path: that one cannot be read is no wrong usage, but has the exit code of a bundle or an output."""
 
 
 def option(name: str, *parameter: str, **settings: Any) -> Decorator:
@@ -78,9 +80,9 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PLACE)
 @click.argument("input", metavar="INPUT")
-@option("--out", required=True, type=click.Path(path_type=Path), help="Folder for parts, report and ledger.")
+@option("--out", required=True, type=PLACE, help="Folder for parts, report and ledger.")
 @option("--mode", type=click.Choice(["free-running", "teacher-forced"]), default="free-running")
 @option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
 @option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", help="Which of the bundle's graphs to run.")
@@ -129,6 +131,8 @@ def cli() -> None:
 def score(ctx: click.Context, /, *, as_json: bool, quiet: bool, **settings: Any) -> None:
     """Forecast every window of INPUT with BUNDLE, write Parquet that mirrors it, and score what has a target."""
     job, stop = _job(settings), ctx.ensure_object(Stop)
+    if job.max_memory and not resident_megabytes():
+        raise UsageError(explain("--max-memory cannot be watched here", expected="/proc/self/statm"))
     stop.limits = Limits(job.timeout, job.max_memory)
     from runner import display
 
@@ -150,7 +154,7 @@ def score(ctx: click.Context, /, *, as_json: bool, quiet: bool, **settings: Any)
 
 
 @cli.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PLACE)
 @option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
 @click.pass_context
 def verify(ctx: click.Context, bundle: Path, device: str) -> None:
@@ -173,19 +177,19 @@ def verify(ctx: click.Context, bundle: Path, device: str) -> None:
 
 
 @cli.command("verify-output")
-@click.argument("out", type=click.Path(path_type=Path))
-def check_output(out: Path) -> None:
+@click.argument("out", type=PLACE)
+@click.pass_context
+def check_output(ctx: click.Context, out: Path) -> None:
     """Read every byte of OUT: are its parts whole, and does the report say what they say? Changes nothing."""
     from runner.lock import undisturbed
     from runner.storage import OutputFolder
-    from runner.supervise import supervise
     from runner.verify_output import verify_output
 
     if not out.is_dir():
         raise InputError(explain(f"{out} is no folder", expected="an --out of freerun score"))
     folder = OutputFolder(out)
     with undisturbed(folder):
-        found = supervise(lambda stop: verify_output(folder, stop))
+        found = verify_output(folder, ctx.ensure_object(Stop))
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     if found.problems:
@@ -197,7 +201,7 @@ def check_output(out: Path) -> None:
 
 
 @cli.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PLACE)
 @option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
 @option("--seconds", type=click.FloatRange(0.1, 3600), callback=_finite, default=10.0, help="Time for all of it.")
 @option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
@@ -220,7 +224,7 @@ def bench(ctx: click.Context, bundle: Path, device: str, *, seconds: float, as_j
 
 
 @cli.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PLACE)
 @option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def inspect(bundle: Path, *, as_json: bool) -> None:
     """Say what BUNDLE is, what it takes, and what was certified. Runs nothing."""

@@ -129,6 +129,45 @@ def test_an_output_that_cannot_be_is_14(command, tiny_bundle, dataset, tmp_path)
     assert "Traceback" not in done.err
 
 
+def test_a_place_that_seems_unreadable_is_no_wrong_usage(command, tiny_bundle, dataset, out, monkeypatch):
+    out.mkdir()
+    monkeypatch.setattr("os.access", lambda *_, **__: False)
+    assert command("score", tiny_bundle, dataset, "--out", out, "--quiet").code == 0
+
+
+def test_freerun_alone_says_what_is_missing(command):
+    done = command()
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: Missing command.\n  remedy: ")
+
+
+def test_a_variable_that_no_flag_listens_to_is_told_with_the_nearest_that_one_does(command, tiny_bundle, monkeypatch):
+    for name in ("FREERUN_MAX_REJECT_RAET", "FREERUN_SERVICE_HOST", "FREERUN_TEST_DATA", "FREERUN_MAX_MEMORY"):
+        monkeypatch.setenv(name, "1")
+    done = command("inspect", tiny_bundle)
+    assert done.code == 0
+    assert done.err.splitlines() == [
+        "warning: FREERUN_MAX_REJECT_RAET is set, but no flag listens to it; did you mean FREERUN_MAX_REJECT_RATE?",
+        "warning: FREERUN_SERVICE_HOST is set, but no flag listens to it",
+    ]
+
+
+@pytest.mark.parametrize(
+    "words", [["--timeout", "0"], ["--timeout", "nan"], ["--timeout", "-1"], ["--max-memory", "0"]]
+)
+def test_a_limit_that_is_none_is_a_usage_error(command, tiny_bundle, dataset, out, words):
+    done = command("score", tiny_bundle, dataset, "--out", out, *words)
+    assert (done.code, out.exists()) == (2, False)
+    assert words[0] in done.err
+
+
+def test_a_memory_limit_that_nobody_can_watch_is_a_usage_error(command, tiny_bundle, dataset, out, monkeypatch):
+    monkeypatch.setattr("runner.cli.resident_megabytes", lambda: 0.0)
+    done = command("score", tiny_bundle, dataset, "--out", out, "--max-memory", 500)
+    assert (done.code, out.exists()) == (2, False)
+    assert "--max-memory cannot be watched here" in done.err
+
+
 def test_a_held_lock_is_75_and_with_json_the_refusal_parses(command, tiny_bundle, dataset, out):
     out.mkdir()
     with FileLock(out / ".lock"):
@@ -201,9 +240,11 @@ def test_the_environment_sets_what_flags_leave_open_and_flags_win(asked, monkeyp
     monkeypatch.setenv("FREERUN_MAX_REJECT_RATE", "0.25")
     monkeypatch.setenv("FREERUN_COLUMN", "target=load mask=m")
     monkeypatch.setenv("FREERUN_RECHECK", "1")
+    monkeypatch.setenv("FREERUN_TIMEOUT", "5.5")
     job = asked("--batch-size", "9")
     assert (str(job.out), job.batch_size, job.max_reject_rate, job.recheck) == ("from-environment", 9, 0.25, True)
     assert job.columns == {"target": "load", "mask": "m"}
+    assert job.timeout == 5.5
 
 
 @pytest.mark.parametrize("pair", ["target", "target=", "=load", "goal=load"])
@@ -224,7 +265,9 @@ def test_a_job_file_sets_defaults_below_environment_and_flags(asked, monkeypatch
     assert found.columns == {"target": "load"}
 
 
-@pytest.mark.parametrize("line", ["json = true", "quiet = true", "dry_run = true", 'rescore = "none"'])
+@pytest.mark.parametrize(
+    "line", ["json = true", "quiet = true", "dry_run = true", 'rescore = "none"', "timeout = 5", "max_memory = 9"]
+)
 def test_a_job_file_knows_every_flag_by_its_name(asked, tmp_path, line):
     (tmp_path / "job.toml").write_text(f'out = "O"\n{line}\n')
     assert str(asked("--config", str(tmp_path / "job.toml")).out) == "O"
