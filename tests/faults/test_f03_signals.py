@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from campaigns import signals
 from campaigns.signals import LATEST_SECONDS, begun
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from campaigns import parquet_mutations, pool
 from campaigns.parquet_files import make_bases
 from campaigns.scoring import NAME, opened
 from campaigns.thrift import varint, zigzag
-
 from runner.config import Job
 from runner.dataset import open_dataset
 from runner.errors import InputError

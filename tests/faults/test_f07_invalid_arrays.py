@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from campaigns.parquet_files import GROUP, as_lists, make_bases
-from campaigns.scoring import NAME, opened
 
 import runner.pipeline
+from campaigns.parquet_files import GROUP, as_lists, make_bases
+from campaigns.scoring import NAME, opened
 from runner.config import Job
 from runner.run import run_job
 from runner.stop import Stop

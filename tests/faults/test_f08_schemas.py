@@ -7,10 +7,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from campaigns.hand_made import TINY, C, F, H, K
-from campaigns.scoring import NAME, opened
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+from campaigns.hand_made import TINY, C, F, H, K
+from campaigns.scoring import NAME, opened
 
 ROWS = 5
 AXES = {"past": (C, F), "past_observed": (C,), "future_known": (H, K), "target": (H,), "mask": (H,)}

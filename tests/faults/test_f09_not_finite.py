@@ -10,10 +10,11 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from campaigns.hand_made import TINY, C, F, H, K
-from campaigns.scoring import opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from campaigns.hand_made import TINY, C, F, H, K
+from campaigns.scoring import opened
 
 ROWS = 8
 AXES = {

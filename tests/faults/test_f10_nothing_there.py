@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from campaigns.hand_made import TINY, H
 from campaigns.scoring import opened
-
 from runner.session import GraphSession
 
 FULL = TINY.make_table(9, seed=10)

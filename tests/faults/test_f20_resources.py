@@ -10,9 +10,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from campaigns import limits, signals
 from campaigns.limits import MEBIBYTE, Limit
-
 from runner.config import Job
 from runner.errors import BundleError, DeviceError, InputError, OutputError, ResourcesError, told
 from runner.run import run_job

@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+
 from campaigns import signals
 from campaigns.signals import LATEST_SECONDS
 

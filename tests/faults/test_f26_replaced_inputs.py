@@ -12,11 +12,11 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+
+import runner.pipeline
 from campaigns import replaced_inputs
 from campaigns.hand_made import TINY
 from campaigns.scoring import opened
-
-import runner.pipeline
 from runner.dataset import Dataset, Identity
 
 SEED = random.SystemRandom().randrange(1 << 32)

@@ -6,11 +6,11 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from campaigns.hand_made import TINY
-from campaigns.scoring import opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from campaigns.hand_made import TINY
+from campaigns.scoring import opened
 from runner.errors import UsageError
 
 
