@@ -24,13 +24,14 @@ check: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/python .ci/dependencies.py
 
 # Writes docs/benchmarks.md, docs/benchmarks.json and docs/plots/; inputs and bundles stay in build/bench.
 bench: $(INSTALLED)
 ifneq ($(UV),)
-	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,export,test,bench]'
+	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,export,test,lint,bench]'
 else
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test,lint,bench]'
 endif
 	$(BIN)/python benchmarks/bench.py
 
@@ -51,9 +52,9 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 ifneq ($(UV),)
 	uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,export,test]'
+	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,export,test,lint]'
 else
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test,lint]'
 endif
 	touch $@
