@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import posixpath
 import threading
 import time
 import uuid
@@ -30,8 +31,9 @@ from runner.errors import (
 )
 from runner.lock import LOCK_FILE, locked
 from runner.parts import Part
-from runner.plan import Plan, make_plan, remember
+from runner.plan import LEDGER_FILE, Plan, make_plan, remember
 from runner.report import (
+    REPORT_FILE,
     SUCCESS_FILE,
     Report,
     Seconds,
@@ -130,6 +132,8 @@ class Run:
 
     def _begin(self) -> None:
         """Leave word of what is about to be done, and take back what will no longer be true."""
+        folders = {posixpath.dirname(unit.part_path) for unit in self.plan.todo}
+        self.out.require_writable(folders, (REPORT_FILE, LEDGER_FILE, UNFINISHED_FILE, SUCCESS_FILE))
         self.out.reclaim()
         remember(self.out, self.plan.sources)  # so that a run that is killed need not hash the input again
         self.inherited |= {unit.part_path for unit in self.plan.todo}

@@ -5,13 +5,13 @@ import errno
 import io
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from runner.disk import Disk, NewFile
-from runner.errors import OutputError, explain
+from runner.errors import OutputError, explain, listing
 
 TEMPORARY = ".freerun-tmp"
 """How the name of an unfinished file ends; it begins with a dot, and never ends in `.parquet`."""
@@ -37,12 +37,33 @@ class OutputFolder:
         Raises:
             OutputError: it cannot be made, or is no folder.
         """
+        if os.path.lexists(self.root) and not self.root.is_dir():
+            remedy = "give --out a folder, or a name for a new one"
+            raise OutputError(explain(f"cannot write {self.root}", got="no folder", remedy=remedy))
         with _refusing(self.root):
             missing = [path for path in (self.root, *self.root.parents) if not path.exists()]
             self.root.mkdir(parents=True, exist_ok=True)
             for path in missing:
                 with self._opened(self.disk.open_root(str(path.parent))) as folder:
                     self.disk.sync(folder)
+
+    def require_writable(self, folders: Iterable[str], files: Iterable[str]) -> None:
+        """Find out before any work what would stand in its way at the end.
+
+        Args:
+            folders: where files will be put; those that are not there yet can be made.
+            files: what will be replaced.
+
+        Raises:
+            OutputError: a folder may not be written to, or is none; or one stands in a file's place; all are listed.
+        """
+        found = sorted({_nearest(self.root / folder) for folder in folders})
+        problems = [f"{folder} is no folder" for folder in found if not folder.is_dir()]
+        problems += [f"{folder} may not be written to" for folder in found if folder.is_dir() and not _writable(folder)]
+        problems += [f"{name} is a folder" for name in files if (self.root / name).is_dir()]
+        if problems:
+            what = f"the parts and the report cannot be written into {self.root}:" + listing(problems)
+            raise OutputError(explain(what, remedy="mend these, or give another --out; the same command then resumes"))
 
     @contextlib.contextmanager
     def replacing(self, name: str, seal: Callable[[NewFile], None] = lambda _: None) -> Iterator[BinaryIO]:
@@ -217,6 +238,15 @@ class OutputFolder:
             yield descriptor
         finally:
             self.disk.close(descriptor)
+
+
+def _nearest(folder: Path) -> Path:
+    """Return the folder itself, or the first above it that is there."""
+    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 @contextlib.contextmanager
