@@ -39,7 +39,11 @@ class Floor:
 
 
 FLOORS = (
-    Floor("filelock", "3.20.3", "older ones open a lock file through a link that somebody planted"),
+    Floor(
+        "filelock",
+        "3.30",
+        "older ones take a lock that outlives its process where the kernel has none; some follow links",
+    ),
     Floor("keras", "3.12", "from older ones tf2onnx makes a Loop of an LSTM, and export refuses the graph"),
     Floor("numpy", "2.0", "pyarrow 26 refuses to be imported beside an older one, and does not say so to pip"),
     Floor("onnx", "1.21", "older ones follow external data out of the folder"),

@@ -18,18 +18,17 @@ def locked(out: OutputFolder) -> Iterator[None]:
 
     Raises:
         BusyError: another run holds it.
-        OutputError: the lock file cannot be written.
+        OutputError: the lock file cannot be written, or the file system has no locks.
     """
-    lock = FileLock(out.root / LOCK_FILE, timeout=0)
+    lock = FileLock(out.root / LOCK_FILE, timeout=0, fallback_to_soft=False)  # a soft lock outlives a killed run
     try:
         lock.acquire()
     except Timeout as error:
         what = f"another run is writing to {out.root}"
         raise BusyError(explain(what, remedy="wait for it; the same command then works")) from error
     except OSError as error:
-        raise OutputError(
-            explain(f"cannot lock {out.root}", got=error.strerror or error, remedy="give a writable --out")
-        ) from error
+        remedy = "give a writable --out, on a file system that has locks"
+        raise OutputError(explain(f"cannot lock {out.root}", got=error.strerror or error, remedy=remedy)) from error
     try:
         yield
     finally:

@@ -59,13 +59,13 @@ def test_a_pin_below_the_floor_is_found(script, repository, name, floor):
 
 
 def test_a_dependency_that_is_asked_for_without_a_floor_is_found(script, repository):
-    change(repository, "pyproject.toml", "filelock>=3.20.3", "filelock")
+    change(repository, "pyproject.toml", "filelock>=3.30", "filelock")
     assert "pyproject.toml has no lower bound for filelock" in script.problems(repository, {})
 
 
 def test_what_is_installed_is_held_against_the_floors_too(script):
-    (line,) = script.problems(ROOT, {"filelock": Version("3.20.2")})
-    assert line.startswith("here is installed filelock 3.20.2, expected 3.20.3 or newer: ")
+    (line,) = script.problems(ROOT, {"filelock": Version("3.29.7")})
+    assert line.startswith("here is installed filelock 3.29.7, expected 3.30 or newer: ")
 
 
 def test_oldest_versions_that_are_not_the_oldest_allowed_are_found(script, repository):

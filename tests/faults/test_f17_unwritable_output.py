@@ -5,6 +5,7 @@ its own the moment it would read the first row.
 """
 
 import ctypes
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import ExitCode
+from runner.errors import ExitCode, OutputError
+from runner.lock import locked
+from runner.storage import OutputFolder
 
 FIRST_ROW = 99
 GUARD = f"""
@@ -137,6 +140,17 @@ def test_f17_a_lock_of_somebody_else(score, tmp_path):
     out.mkdir()
     (out / ".lock").touch(mode=0o444)
     refused(score(out), f"cannot lock {out}", "Permission denied")
+
+
+@pytest.mark.parametrize("lack", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO], ids=errno.errorcode.get)
+def test_f17_a_file_system_that_cannot_lock_is_not_taken_for_a_run_that_holds_the_lock(tmp_path, monkeypatch, lack):
+    def flock(*_: object) -> None:
+        raise OSError(lack, os.strerror(lack))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OutputError, match=os.strerror(lack)) as refusal, locked(OutputFolder(tmp_path)):
+        pytest.fail("the lock was granted")
+    assert refusal.value.exit_code == ExitCode.OUTPUT
 
 
 def test_f17_everything_in_the_way_is_listed_at_once(score, tmp_path):
