@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from runner.batch import F32, WindowBatch
-from runner.bundle import open_bundle
+from runner.bundle import audit_bundle, open_bundle
 from runner.config import Job
 from runner.device import parse_device
 from runner.forecaster import open_forecaster
@@ -28,7 +28,7 @@ def memory_rate(bundle: Path, precision: str, past: F32) -> tuple[float, F32]:
     """
     windows, device, stop = _windows(past), parse_device("cpu"), Stop()
     started = time.perf_counter()
-    opened = open_bundle(bundle)
+    opened = audit_bundle(open_bundle(bundle), precision)
     how = settle(Job(bundle, "", Path(), precision=precision), opened, device, len(past), stop)
     with open_forecaster(opened, how, stop) as forecaster:
         predictions = forecaster.predict(windows, teacher=False)

@@ -1,27 +1,31 @@
 """Look into an ONNX graph before onnxruntime sees it; the only module of the runner that imports onnx."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnx  # noqa: TID251  (this is the module that may)
 
 from runner.errors import BundleError, explain, listing
+from runner.follow import follow
+from runner.footprint import LARGEST_FOOTPRINT, MOST_WORK, Cost
 from runner.manifest import Graph, Manifest
+from runner.operators import OPERATORS
+from runner.proto import beyond_limits, parse, tensor_problems
+from runner.shapes import MisfitError
+from runner.wire import describing_bytes
 
 EXPORT_ID_KEY = "freerun.export_id"
-CONTROL_FLOW = frozenset({"Loop", "Scan", "If"})
-ALLOWED_OPERATORS = frozenset(
-    """
-    Abs Add And ArgMax Cast Clip Concat Constant ConstantOfShape CumSum Div Equal Erf Exp Expand Gather GatherElements
-    GatherND Gemm Greater GreaterOrEqual Identity IsInf IsNaN LSTM LayerNormalization Less LessOrEqual Log MatMul
-    MatMulInteger Max Min Mul Neg Not OneHot Or Pad Pow QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin
-    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Shape Sigmoid Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile
-    Transpose Unsqueeze Where
-    """.split()  # noqa: SIM905  (one name a line would take a page)
-)
-"""What a graph of ours may be built from: arithmetic on its own tensors. Nothing here reads files or calls out."""
+OPSET, IR_VERSION = 18, 8
+"""What export writes, and what the rules of `shapes` are for."""
+DESCRIBING_BYTES = 8 << 20
+"""A graph's bytes without the numbers of its constants: 84 for each node, where export needs 75."""
+REMEDY = "export the bundle again, with a smaller model where it is too large"
+MOST_TOLD, LONGEST_TOLD = 20, 300
+"""Offenders that a message names, and characters of each."""
+ORT_FORMAT = b"ORTM"
+"""From the fifth byte on: onnxruntime takes such bytes for its own format, and would read another graph."""
 
 Signature = dict[str, tuple[int | str, ...]]
 """Tensor name -> axes; the batch axis is the string "batch". All tensors are float32."""
@@ -34,6 +38,7 @@ class GraphFacts:
     operators: dict[str, int]
     opset: int
     export_id: str | None
+    cost: Cost
 
 
 def encoder_signature(manifest: Manifest) -> tuple[Signature, Signature]:
@@ -81,95 +86,114 @@ def signature(manifest: Manifest, key: str, graph: Graph) -> tuple[Signature, Si
     return encoder_signature(manifest) if key == "encoder" else step_signature(manifest)
 
 
-def audit_graph(
-    content: bytes, label: str, signature: tuple[Signature, Signature], control_flow: tuple[str, ...] = ()
-) -> GraphFacts:
+def audit_graph(content: bytes, label: str, signature: tuple[Signature, Signature], turns: int = 1) -> GraphFacts:
     """Check a graph without running it.
 
     Args:
         content: the ONNX file's bytes.
         label: what to call it in messages.
         signature: inputs and outputs that it must have.
-        control_flow: operators with subgraphs that the exporter was told to allow.
+        turns: how often it runs for a window.
 
     Raises:
-        BundleError: not ONNX; external data, functions, a foreign operator domain, an operator that is not on the
-            list, control flow that was not allowed; or tensors other than the signature's. All offenders are listed.
+        BundleError: not ONNX; anything in it that export does not write, an operator that is not on the list; tensors
+            other than the signature's (all offenders of these are listed); a tensor whose shape does not follow from
+            the file; or more memory or work for a window than any forecaster needs.
     """
-    try:
-        model = onnx.load_model_from_string(content)
-    except Exception as error:
-        raise BundleError(
-            explain(f"{label} is not an ONNX graph", got=error, remedy="export the bundle again")
-        ) from error
-    problems = [*_foreign(model), *_forbidden(model, control_flow), *_differences(model.graph, *signature)]
+    model, problems = _parsed(content, label)
+    problems += beyond_limits(model)
+    if not problems:
+        operators = Counter(map(_operator, model.graph.node))
+        problems += [*_versions(model), *_metadata(model), *_forbidden(operators), *_constants(model.graph)]
+        problems += _differences(model.graph, *signature)
     if problems:
-        raise BundleError(f"{label} was refused:" + listing(problems))
-    return GraphFacts(
-        operators=dict(sorted(Counter(node.op_type for node in _nodes(model.graph)).items())),
-        opset=next((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), 0),
-        export_id={entry.key: entry.value for entry in model.metadata_props}.get(EXPORT_ID_KEY),
+        raise BundleError(f"{label} was refused:" + listing([_plain(problem) for problem in problems[:MOST_TOLD]]))
+    stamp = {entry.key: entry.value for entry in model.metadata_props}.get(EXPORT_ID_KEY)
+    try:
+        cost = follow(model.graph, *signature)
+    except MisfitError as error:
+        what = f"{label}: a tensor's shape does not follow from the file, or is too large"
+        raise BundleError(explain(what, got=_plain(str(error)), remedy=REMEDY)) from error
+    _check_cost(cost, turns, label)
+    return GraphFacts(dict(sorted(operators.items())), OPSET, stamp, cost)
+
+
+def _parsed(content: bytes, label: str) -> tuple[Any, list[str]]:
+    if content[4:8] == ORT_FORMAT:
+        raise BundleError(explain(f"{label} is not an ONNX graph", got="onnxruntime's own format", remedy=REMEDY))
+    try:
+        found = describing_bytes(content)
+        parsed = parse(content, onnx.ModelProto) if found <= DESCRIBING_BYTES else None
+    except Exception as error:
+        raise BundleError(explain(f"{label} is not an ONNX graph", got=_plain(str(error)), remedy=REMEDY)) from error
+    if parsed is None:
+        expected = f"at most {DESCRIBING_BYTES} bytes beside the numbers of its constants"
+        raise BundleError(explain(f"{label} describes too much", got=found, expected=expected, remedy=REMEDY))
+    return parsed
+
+
+def _plain(text: str) -> str:
+    """Keep what a message quotes from a file to some length, and to characters that do nothing to a terminal."""
+    return "".join(char if char.isprintable() else "?" for char in text[:LONGEST_TOLD])
+
+
+def _versions(model: Any) -> list[str]:
+    sets = [(entry.domain or "ai.onnx", entry.version) for entry in model.opset_import]
+    problems = [] if sets == [("ai.onnx", OPSET)] else [f"operator sets {sets[:8]}, expected ai.onnx {OPSET} alone"]
+    found = model.ir_version
+    return problems + ([] if found == IR_VERSION else [f"IR version {found}, expected {IR_VERSION}"])
+
+
+def _metadata(model: Any) -> list[str]:
+    """Refuse all metadata but the stamp: onnxruntime can be told to take a session's options from there."""
+    keys = [entry.key for entry in model.metadata_props]
+    return [f"metadata '{key}'" for key in sorted(set(map(str, keys)) - {EXPORT_ID_KEY})] + (
+        ["metadata that stands there twice"] if len(set(keys)) != len(keys) else []
     )
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                yield from _nodes(inner)
+def _operator(node: Any) -> str:
+    foreign_domain = node.domain not in {"", "ai.onnx"}
+    return f"{node.domain}.{node.op_type}" if foreign_domain else f"{node.op_type}"  # bytes, in a damaged graph
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from [attribute.t, *attribute.tensors]
-            for sparse in [attribute.sparse_tensor, *attribute.sparse_tensors]:
-                yield from (sparse.values, sparse.indices)
-            for inner in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                yield from _tensors(inner)
+def _forbidden(operators: Mapping[str, int]) -> list[str]:
+    return [f"operator {name} ({count} times)" for name, count in sorted(operators.items()) if name not in OPERATORS]
 
 
-def _foreign(model: Any) -> list[str]:
-    problems = [
-        f"operator domain '{entry.domain}'" for entry in model.opset_import if entry.domain not in {"", "ai.onnx"}
-    ]
-    problems += [f"function '{function.name}'" for function in model.functions]
-    problems += [f"{len(model.training_info)} training graphs"] if model.training_info else []
-    return problems + [
-        f"tensor '{tensor.name}' keeps its data outside the file"
-        for tensor in _tensors(model.graph)
-        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL
-    ]
-
-
-def _forbidden(model: Any, control_flow: tuple[str, ...]) -> list[str]:
-    allowed = ALLOWED_OPERATORS | (CONTROL_FLOW & set(control_flow))
-    found: Counter[str] = Counter()
-    for node in _nodes(model.graph):
-        foreign = node.domain not in {"", "ai.onnx"}
-        found[f"{node.domain}.{node.op_type}" if foreign else f"{node.op_type}"] += 1  # bytes, in a damaged graph
-    return [f"operator {name} ({count} times)" for name, count in sorted(found.items()) if name not in allowed]
+def _constants(graph: Any) -> list[str]:
+    names = Counter(tensor.name for tensor in graph.initializer)
+    problems = [f"{count} constants are called '{name}'" for name, count in names.items() if count > 1]
+    return problems + [problem for tensor in graph.initializer for problem in tensor_problems(tensor)]
 
 
 def _differences(graph: Any, inputs: Signature, outputs: Signature) -> list[str]:
     constants = {tensor.name for tensor in graph.initializer}
-    found_inputs = {value.name: value for value in graph.input if value.name not in constants}
-    found_outputs = {value.name: value for value in graph.output}
-    return [*_compare("input", found_inputs, inputs), *_compare("output", found_outputs, outputs)]
+    found_inputs = [value for value in graph.input if value.name not in constants]
+    return [*_compare("input", found_inputs, inputs), *_compare("output", list(graph.output), outputs)]
 
 
-def _compare(kind: str, found: dict[str, Any], expected: Signature) -> list[str]:
+def _compare(kind: str, declared: Sequence[Any], expected: Signature) -> list[str]:
+    found = {value.name: value for value in declared}
     problems = [f"{kind} '{name}' is missing" for name in expected.keys() - found.keys()]
     problems += [f"{kind} '{name}' is not in the manifest" for name in found.keys() - expected.keys()]
+    problems += [f"{len(declared)} {kind}s of {len(found)} names"] if len(declared) != len(found) else []
     for name in sorted(expected.keys() & found.keys()):
         tensor = found[name].type.tensor_type
-        axes = tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
+        axes = tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim[:MOST_TOLD])
         if tensor.elem_type != onnx.TensorProto.FLOAT or axes != expected[name]:
             known = onnx.TensorProto.DataType.values()
             type_name = onnx.TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in known else "unknown"
             problems.append(f"{kind} '{name}' is {type_name} {list(axes)}, expected FLOAT {list(expected[name])}")
     return sorted(problems)
+
+
+def _check_cost(cost: Cost, turns: int, label: str) -> None:
+    costs = {
+        "memory": (cost.elements, LARGEST_FOOTPRINT, "elements at once"),
+        "work": (cost.work * turns, MOST_WORK, "multiply-adds"),
+    }
+    for what, (found, most, unit) in costs.items():
+        if found > most:
+            got, expected = f"{found} {unit} a window", f"at most {most}"
+            raise BundleError(explain(f"{label} takes too much {what}", got=got, expected=expected, remedy=REMEDY))

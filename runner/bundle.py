@@ -4,17 +4,23 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.device import Device
 from runner.errors import BundleError, explain, listing
 from runner.manifest import MANIFEST_FILE, BundleFile, Manifest, parse_manifest
 from runner.precision import Precision
 
 if TYPE_CHECKING:
     from runner.audit import GraphFacts
+    from runner.golden import Golden
 
 MANIFEST_LIMIT = 1 << 20
+MOST_FILES = 100
+LARGEST_CALL = {"cpu": 1 << 29, "cuda": 1 << 32}
+"""Elements that the graphs may keep alive at once in one call; 2 GiB of float32 a thread on a CPU."""
 FOLDERS = ("int8",)
 """The only folders that may stand in a bundle: one for each further precision."""
 
@@ -66,29 +72,70 @@ def open_bundle(path: Path, expect_bundle_id: str | None = None) -> Bundle:
     return Bundle(path, manifest, {file.file: _read_pinned(path, file) for file in manifest.files()})
 
 
-def audit_bundle(bundle: Bundle, *precisions: Precision) -> dict[str, "GraphFacts"]:
-    """Check graphs without running them: the last thing before onnxruntime sees them.
+@dataclass(frozen=True, slots=True)
+class AuditedBundle:
+    """A bundle whose graphs and golden windows were looked into: what sessions are opened for, and nothing else.
+
+    Attributes:
+        bundle: an opened bundle.
+        facts: what was found in each graph, by its file's name.
+        golden: the golden windows of each precision that was looked at.
+    """
+
+    bundle: Bundle
+    facts: dict[str, "GraphFacts"]
+    golden: dict[Precision, "Golden"]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    @property
+    def path(self) -> Path:
+        return self.bundle.path
+
+    def graphs(self, precision: Precision) -> dict[str, bytes]:
+        """Return the graphs of a precision by their manifest key.
+
+        Raises:
+            BundleError: the bundle does not hold that one, or it was not looked at.
+        """
+        graphs = self.bundle.graphs(precision)
+        if precision not in self.golden:
+            raise BundleError(explain(f"the {precision} graphs were not audited", got=", ".join(self.golden)))
+        return graphs
+
+    def largest_batch(self, precision: Precision, device: Device) -> int:
+        """Return how many windows one call may take, so that a thread stays within its memory."""
+        graphs = self.manifest.form(precision).graphs().values()
+        return LARGEST_CALL[device.kind] // max(1, *(self.facts[graph.file].cost.elements for graph in graphs))
+
+
+def audit_bundle(bundle: Bundle, *precisions: Precision) -> AuditedBundle:
+    """Check graphs and golden windows without running anything: the last thing before onnxruntime sees them.
 
     Args:
         bundle: an opened bundle.
         precisions: whose graphs to look at; all that the bundle holds, where none is given.
 
-    Returns:
-        What was found in each graph, by its file's name.
-
     Raises:
-        BundleError: a graph was refused, or they are not of one export and opset.
+        BundleError: the bundle has not this precision; a graph was refused, or they are not of one export and opset; or
+            the golden windows do not fit.
     """
     from runner.audit import audit_graph, signature
+    from runner.golden import read_golden
 
     manifest = bundle.manifest
-    audit = {}
+    facts, golden = {}, {}
     for precision in precisions or manifest.held():
-        for name, graph in manifest.form(precision).graphs().items():
+        form = manifest.form(precision)
+        for name, graph in form.graphs().items():
             expected = signature(manifest, name, graph)
-            audit[graph.file] = audit_graph(bundle.content(graph), graph.file, expected, manifest.control_flow)
-    _check_same_export(audit, manifest)
-    return audit
+            turns = manifest.horizon if name == "decoder_step" else 1
+            facts[graph.file] = audit_graph(bundle.content(graph), graph.file, expected, turns)
+        golden[precision] = read_golden(bundle.content(form.golden), form.golden.file, manifest)
+    _check_same_export(facts, manifest)
+    return AuditedBundle(bundle, facts, golden)
 
 
 def _plain_files(path: Path) -> set[str]:
@@ -115,7 +162,10 @@ def _plain_files(path: Path) -> set[str]:
 
 def _kinds(path: Path, prefix: str) -> dict[str, int]:
     with os.scandir(path / prefix) as entries:
-        return {f"{prefix}{entry.name}": entry.stat(follow_symlinks=False).st_mode for entry in entries}
+        first = list(islice(entries, MOST_FILES + 1))
+    if len(first) > MOST_FILES:
+        raise BundleError(explain(f"{path / prefix} is not a bundle", got=f"more than {MOST_FILES} files in it"))
+    return {f"{prefix}{entry.name}": entry.stat(follow_symlinks=False).st_mode for entry in first}
 
 
 def _check_listing(path: Path, names: set[str], manifest: Manifest) -> None:
@@ -128,12 +178,15 @@ def _check_listing(path: Path, names: set[str], manifest: Manifest) -> None:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            size = os.fstat(descriptor).st_size
-            if size > limit:
-                raise BundleError(explain(f"{path} is too large", got=f"{size} bytes", expected=f"at most {limit}"))
-            return file.read(size)
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):  # it was when the folder was listed
+                raise BundleError(explain(f"{path} is not a plain file", remedy="keep the bundle at rest"))
+            if found.st_size > limit:
+                what, got = f"{path} is too large", f"{found.st_size} bytes"
+                raise BundleError(explain(what, got=got, expected=f"at most {limit}"))
+            return file.read(found.st_size)
     except OSError as error:
         raise BundleError(explain(f"cannot read {path}", got=error.strerror)) from error
 

@@ -159,15 +159,15 @@ def score(ctx: click.Context, /, *, as_json: bool, quiet: bool, **settings: Any)
 @click.pass_context
 def verify(ctx: click.Context, bundle: Path, device: str) -> None:
     """Check every byte of BUNDLE and replay its golden windows on this machine."""
-    from runner.bundle import open_bundle
+    from runner.bundle import audit_bundle, open_bundle
     from runner.device import parse_device
     from runner.forecaster import Decoding, open_forecaster
 
     granted, stop = parse_device(device), ctx.ensure_object(Stop)
-    opened = open_bundle(bundle)
+    opened = audit_bundle(open_bundle(bundle))
     allowed, lines = opened.manifest.tolerances.golden, []
     for precision in opened.manifest.held():
-        how = Decoding(granted, precision, batch_size=64, workers=1)
+        how = Decoding(granted, precision, min(64, opened.largest_batch(precision, granted)), workers=1)
         with redirect_stdout(sys.stderr), open_forecaster(opened, how, stop) as forecaster:
             lines.append(
                 f"golden windows on {granted}, {precision}: {forecaster.golden_difference:.3g} deviations of the target"
@@ -208,17 +208,17 @@ def check_output(ctx: click.Context, out: Path) -> None:
 @click.pass_context
 def bench(ctx: click.Context, bundle: Path, device: str, *, seconds: float, as_json: bool) -> None:
     """Measure how fast this machine decodes with BUNDLE, and remember it: `freerun score` then chooses accordingly."""
-    from runner.bundle import open_bundle
+    from runner.bundle import audit_bundle, open_bundle
     from runner.device import parse_device
     from runner.display import bench_as_json, print_bench
     from runner.tune import bench_bundle
 
     granted = parse_device(device)
-    opened = open_bundle(bundle)
+    opened = audit_bundle(open_bundle(bundle))
     with redirect_stdout(sys.stderr):
         found = bench_bundle(opened, granted, seconds, ctx.ensure_object(Stop))
     if as_json:
-        click.echo(bench_as_json(opened, granted, found), nl=False)
+        click.echo(bench_as_json(opened.bundle, granted, found), nl=False)
     else:
         print_bench(found, cast("Any", sys.stdout))
 
@@ -231,12 +231,11 @@ def inspect(bundle: Path, *, as_json: bool) -> None:
     from runner import display
     from runner.bundle import audit_bundle, open_bundle
 
-    opened = open_bundle(bundle)
-    audit = audit_bundle(opened)
+    opened = audit_bundle(open_bundle(bundle))
     if as_json:
         click.echo(display.as_json(opened.manifest), nl=False)
     else:
-        display.print_inspection(opened, audit, cast("Any", sys.stdout))
+        display.print_inspection(opened.bundle, opened.facts, cast("Any", sys.stdout))
 
 
 def _job(settings: dict[str, Any]) -> Job:

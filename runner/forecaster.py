@@ -4,23 +4,20 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from runner.batch import F32, WindowBatch
 from runner.batches import BatchQueue
-from runner.bundle import Bundle, audit_bundle
+from runner.bundle import AuditedBundle
 from runner.decode import Loop, decode, decode_fused
 from runner.device import Device
-from runner.errors import BundleError, FreerunError, InterruptedRunError, explain
+from runner.errors import BundleError, FreerunError, InterruptedRunError, UsageError, explain
 from runner.manifest import Manifest
 from runner.precision import Precision
 from runner.resident import ResidentLoop
-from runner.schema import match, sizes_of
 from runner.session import GraphSession, open_capturing, open_session
 from runner.stop import Stop
-from runner.validate import validate
 
 BATCHES_AHEAD = 4
 """For each thread."""
@@ -84,21 +81,25 @@ class Forecaster:
 
 
 @contextmanager
-def open_forecaster(bundle: Bundle, how: Decoding, stop: Stop) -> Iterator[Forecaster]:
-    """Audit the graphs, open sessions and replay the golden windows.
+def open_forecaster(audited: AuditedBundle, how: Decoding, stop: Stop) -> Iterator[Forecaster]:
+    """Open sessions and replay the golden windows.
 
     Raises:
+        UsageError: batches of that size would take more memory than a run may.
         DeviceError: the device was not granted.
-        BundleError: the bundle has not this precision, its graphs were refused or do not load, or the golden windows
-            come out differently.
+        BundleError: the bundle has not this precision, or it was not audited; its graphs do not load, or the golden
+            windows come out differently.
     """
-    graphs = bundle.graphs(how.precision)
-    audit_bundle(bundle, how.precision)
+    graphs, manifest = audited.graphs(how.precision), audited.manifest
+    if how.batch_size > (most := audited.largest_batch(how.precision, how.device)):
+        what = "batches of this size take too much memory"
+        got = f"{how.batch_size} windows"
+        raise UsageError(explain(what, got=got, expected=f"at most {most}", remedy=f"--batch-size {most}"))
     pool = ThreadPoolExecutor(how.workers, thread_name_prefix="decode")
     try:
-        loop = open_loop(bundle.manifest, graphs, how.device, stop, how.batch_size)
-        forecaster = Forecaster(bundle.manifest, loop, pool, how.batch_size, how.workers)
-        yield replace(forecaster, golden_difference=replay_golden(forecaster, bundle, how.precision))
+        loop = open_loop(manifest, graphs, how.device, stop, how.batch_size)
+        forecaster = Forecaster(manifest, loop, pool, how.batch_size, how.workers)
+        yield replace(forecaster, golden_difference=replay_golden(forecaster, audited, how.precision))
     finally:
         pool.shutdown(wait=not stop.requested(), cancel_futures=True)
 
@@ -136,24 +137,23 @@ def open_loop(
     return lambda batch, teacher: decode(encoder, step, manifest, batch, teacher=teacher)
 
 
-def replay_golden(forecaster: Forecaster, bundle: Bundle, precision: Precision) -> float:
+def replay_golden(forecaster: Forecaster, audited: AuditedBundle, precision: Precision) -> float:
     """Forecast the golden windows again.
 
     Returns:
         The largest difference from the certified forecasts, in units of the target's deviation.
 
     Raises:
-        BundleError: they cannot be read, or differ by more than the manifest allows.
+        BundleError: they differ by more than the manifest allows.
     """
-    manifest = bundle.manifest
-    windows, certified = read_golden(bundle, precision)
+    manifest, golden = audited.manifest, audited.golden[precision]
     try:
-        found = forecaster.predict(windows, teacher=False)
+        found = forecaster.predict(golden.windows, teacher=False)
     except InterruptedRunError:
         raise
     except FreerunError as error:
-        raise BundleError(explain(f"the graphs of {bundle.path} do not run", got=error)) from error
-    difference = float(np.max(np.abs(found - certified))) / manifest.target.scale
+        raise BundleError(explain(f"the graphs of {audited.path} do not run", got=error)) from error
+    difference = float(np.max(np.abs(found - golden.certified))) / manifest.target.scale
     if not difference <= manifest.tolerances.golden:  # NaN is no agreement either
         raise BundleError(
             explain(
@@ -164,30 +164,3 @@ def replay_golden(forecaster: Forecaster, bundle: Bundle, precision: Precision) 
             )
         )
     return difference
-
-
-def read_golden(bundle: Bundle, precision: Precision) -> tuple[WindowBatch, F32]:
-    """Return the golden windows and their certified free-running forecasts [B, H].
-
-    Raises:
-        BundleError: the file is not readable, or does not fit the manifest.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from runner.dataset import READ_ERRORS
-
-    manifest, sizes = bundle.manifest, sizes_of(bundle.manifest)
-    try:
-        table: Any = pq.read_table(pa.BufferReader(bundle.content(manifest.form(precision).golden)))
-        batch = table.drop_columns(["prediction"]).combine_chunks().to_batches()[0]
-        layout, problems = match(batch.schema, "", sizes, {}, teacher=False)
-        if problems:
-            raise BundleError(explain("the golden windows do not fit the manifest", got=problems))
-        certified = np.array(table.column("prediction").to_pylist(), np.float32)
-    except (*READ_ERRORS, IndexError) as error:
-        raise BundleError(explain("the golden windows cannot be read", got=error)) from error
-    windows = validate(batch, layout, sizes, flags_past=manifest.past_observed, teacher=False)
-    if certified.shape != (len(windows), manifest.horizon) or len(windows.good_rows()) != len(windows):
-        raise BundleError(explain("the golden windows do not fit the manifest", got=certified.shape))
-    return windows, certified

@@ -1,7 +1,8 @@
 """The bundle's manifest: what the graphs are called, what they take, and what export certified."""
 
 import json
-from typing import Any, Literal
+import reprlib
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +17,17 @@ Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 FileName = Field(pattern=r"^(int8/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
+GRAPH_LIMIT, FILE_LIMIT, BUNDLE_LIMIT = 1 << 29, 1 << 26, 1 << 30
+"""Bytes of a graph, of any other file, and of all files together. Three layers of 1,024 units are a graph of 200 MB."""
+LONGEST = 1 << 20
+"""Steps of a context or a horizon, and the width of a state."""
+MOST_NAMES = 1 << 12
+"""Entries of a list."""
+LARGEST_WINDOW = 1 << 22
+"""Numbers in the past, or in the known future, of one window."""
+Size = Annotated[int, Field(ge=1, le=LONGEST)]
+
+
 class Strict(BaseModel):
     """A frozen value that refuses unknown keys, loose types, NaN and infinity."""
 
@@ -26,21 +38,22 @@ class BundleFile(Strict):
     """A file of the bundle, pinned by its size and content."""
 
     file: str = FileName
-    bytes: int = Field(ge=0)
+    bytes: int = Field(ge=0, le=FILE_LIMIT)
     sha256: str = Sha256
 
 
 class Graph(BundleFile):
     """An ONNX graph; `tensors` maps a role of the design (`past`, `previous`, ...) to the tensor's name."""
 
+    bytes: int = Field(ge=0, le=GRAPH_LIMIT)
     tensors: dict[str, str]
 
 
 class Features(Strict):
     """Feature names in the order of the last axis of `past` [B, C, F] and `future_known` [B, H, K]."""
 
-    past: tuple[str, ...] = Field(min_length=1)
-    future_known: tuple[str, ...]
+    past: tuple[str, ...] = Field(min_length=1, max_length=MOST_NAMES)
+    future_known: tuple[str, ...] = Field(max_length=MOST_NAMES)
 
 
 class Target(Strict):
@@ -64,7 +77,11 @@ class State(Strict):
     encoder_output: str
     step_input: str
     step_output: str
-    width: int = Field(ge=1)
+    width: Size
+
+
+MOST_AXES = 7
+"""After the batch."""
 
 
 class Memory(Strict):
@@ -72,7 +89,7 @@ class Memory(Strict):
 
     encoder_output: str
     step_input: str
-    shape: tuple[int, ...]
+    shape: tuple[Size, ...] = Field(max_length=MOST_AXES)
 
 
 class Mask(Strict):
@@ -91,7 +108,7 @@ class Loss(Strict):
 class Certified(Strict):
     """What the runner's own loop scored on the validation windows when export let the bundle out."""
 
-    windows: int = Field(ge=1)
+    windows: int = Field(ge=1, lt=1 << 63)
     teacher_forced: Loss
     free_running: Loss
 
@@ -130,9 +147,9 @@ class Manifest(Strict):
     created_at: str
     bundle_id: str = Sha256
     export_id: str = Sha256
-    context_length: int = Field(ge=1)
-    horizon: int = Field(ge=1)
-    season_length: int | None = Field(default=None, ge=1)
+    context_length: Size
+    horizon: Size
+    season_length: int | None = Field(default=None, ge=1, lt=1 << 31)
     features: Features
     past_observed: bool
     target: Target
@@ -142,17 +159,17 @@ class Manifest(Strict):
     decoder_step: Graph
     fused: Graph | None = None
     precisions: dict[Literal["int8"], Form] = Field(default_factory=dict)
-    states: tuple[State, ...] = Field(min_length=1)
-    memory: tuple[Memory, ...]
+    states: tuple[State, ...] = Field(min_length=1, max_length=MOST_NAMES)
+    memory: tuple[Memory, ...] = Field(max_length=MOST_NAMES)
     mask: Mask
     excluded_share: float = Field(ge=0, le=1)
     certified: Certified
     tolerances: Tolerances
     golden: BundleFile
     certificate: BundleFile
-    control_flow: tuple[str, ...] = ()
-    opset: int
-    producers: dict[str, str]
+    control_flow: tuple[str, ...] = Field(default=(), max_length=0)
+    opset: int = Field(ge=1, le=LONGEST)
+    producers: dict[str, str] = Field(max_length=MOST_NAMES)
 
     @model_validator(mode="after")
     def _names_fit(self) -> "Manifest":
@@ -160,6 +177,14 @@ class Manifest(Strict):
             raise ValueError(
                 f"target.feature is {self.target.feature}, but there are {len(self.features.past)} features"
             )
+        for what, steps, width in (
+            ("past", self.context_length, self.past_width),
+            ("future_known", self.horizon, self.future_width),
+        ):
+            if steps * width > LARGEST_WINDOW:
+                raise ValueError(f"{what} has {steps} x {width} numbers a window, expected at most {LARGEST_WINDOW}")
+        if (size := sum(file.bytes for file in self.files())) > BUNDLE_LIMIT:
+            raise ValueError(f"the files have {size} bytes together, expected at most {BUNDLE_LIMIT}")
         if self.format_version == 1 and (self.fused or self.precisions):
             raise ValueError("fused and precisions belong to format version 2")
         for precision in self.held():
@@ -266,8 +291,13 @@ def parse_manifest(text: bytes) -> Manifest:
 
 
 def problems(error: ValidationError) -> list[str]:
-    """Return one line for each thing that pydantic found: where, what, and what stood there."""
-    return [f"{'.'.join(map(str, item['loc'])) or 'all'}: {item['msg']}" for item in error.errors()]
+    """Return one line for each thing that pydantic found: where, what is expected, and what stood there."""
+    lines = []
+    for item in error.errors(include_url=False):
+        whole = item["type"] in {"missing", "value_error"}  # there the input is all that stands around it
+        found = "" if whole else f", got {reprlib.repr(item['input'])}"
+        lines.append(f"{'.'.join(map(str, item['loc'])) or 'all'}: {item['msg']}{found}")
+    return lines
 
 
 def _parse_json(text: bytes) -> dict[str, Any]:

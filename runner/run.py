@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runner.bundle import Bundle, open_bundle
+from runner.bundle import AuditedBundle, Bundle, audit_bundle, open_bundle
 from runner.clock import Clock
 from runner.config import Job
 from runner.dataset import Dataset, local_path, open_dataset
@@ -80,6 +80,7 @@ class Run:
     decoding: "Decoding | None" = None
     pen: threading.Lock = field(default_factory=threading.Lock)
     """Held by who writes the report."""
+    audited: AuditedBundle | None = None
 
     def execute(self) -> Report:
         """Bring the output up to date with the input, judge what was done, and report it."""
@@ -106,11 +107,12 @@ class Run:
         from runner.tune import settle
 
         todo = self.plan.todo
+        self.audited = self.audited or audit_bundle(self.bundle, self.job.precision)  # before it is told what is read
         layouts = match_layouts(dataset, {unit.path for unit in todo}, self.bundle.manifest, self.job)
         total, replaced = sum(unit.rows for unit in todo), False
         self.failures.clear()
-        how = settle(self.job, self.bundle, self.device, total, self.stop)
-        with open_forecaster(self.bundle, how, self.stop) as forecaster:
+        how = settle(self.job, self.audited, self.device, total, self.stop)
+        with open_forecaster(self.audited, how, self.stop) as forecaster:
             self.decoding = how
             self._begin()
             pipeline = Pipeline(

@@ -198,6 +198,7 @@ def _options(ort: Any, device: Device, threads: int, batch_size: int | None) -> 
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # whatever other format it could be taken for
     if batch_size is not None:
         options.add_free_dimension_override_by_name(BATCH_AXIS, batch_size)
     if device.kind == "cuda":

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from runner.batch import WindowBatch
-from runner.bundle import Bundle
+from runner.bundle import AuditedBundle
 from runner.config import Job
 from runner.decode import Loop
 from runner.device import Device, cpu_count
 from runner.digests import digest
-from runner.forecaster import Decoding, open_forecaster, open_loop, read_golden
+from runner.forecaster import Decoding, open_forecaster, open_loop
 from runner.precision import Precision
 from runner.stop import Stop
 from runner.storage import OutputFolder
@@ -66,18 +66,18 @@ class Trial:
     windows_per_second: float
 
 
-def settle(job: Job, bundle: Bundle, device: Device, rows: int, stop: Stop) -> Decoding:
+def settle(job: Job, bundle: AuditedBundle, device: Device, rows: int, stop: Stop) -> Decoding:
     """Decide how a run decodes.
 
     Args:
         job: what it says about batch size and workers stands.
-        bundle: audited before the first call of its graphs.
+        bundle: whose graphs will run.
         device: where they run.
         rows: windows to decode: a small run is not worth a measurement.
         stop: ends a measurement.
     """
     workers = job.workers or default_workers(device)
-    how = Decoding(device, job.precision, job.batch_size or DEFAULT_BATCH_SIZE[device.kind], workers)
+    how = Decoding(device, job.precision, job.batch_size or default_batch_size(bundle, job.precision, device), workers)
     if job.batch_size:
         return how
     known = recall(bundle, how)
@@ -92,6 +92,11 @@ def default_workers(device: Device) -> int:
     return cpu_count() if device.kind == "cpu" else 2
 
 
+def default_batch_size(bundle: AuditedBundle, precision: Precision, device: Device) -> int:
+    """Return a batch size that suits most models; a smaller one where the model is so large that memory counts."""
+    return min(DEFAULT_BATCH_SIZE[device.kind], bundle.largest_batch(precision, device))
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """What was measured for one precision: all trials, the one that was chosen, and whether it could be remembered."""
@@ -101,7 +106,7 @@ class Bench:
     kept: bool
 
 
-def bench_bundle(bundle: Bundle, device: Device, seconds: float, stop: Stop) -> dict[Precision, Bench]:
+def bench_bundle(bundle: AuditedBundle, device: Device, seconds: float, stop: Stop) -> dict[Precision, Bench]:
     """Measure every precision that the bundle holds, and remember what was found.
 
     Raises:
@@ -110,7 +115,7 @@ def bench_bundle(bundle: Bundle, device: Device, seconds: float, stop: Stop) -> 
     found: dict[Precision, Bench] = {}
     held = bundle.manifest.held()
     for precision in held:
-        how = Decoding(device, precision, DEFAULT_BATCH_SIZE[device.kind], default_workers(device))
+        how = Decoding(device, precision, default_batch_size(bundle, precision, device), default_workers(device))
         trials: list[Trial] = []
         best = measure(bundle, how, seconds / len(held), stop, trials.append)
         found[precision] = Bench(tuple(trials), max(trials, key=_speed), keep(bundle, how, best))
@@ -118,7 +123,7 @@ def bench_bundle(bundle: Bundle, device: Device, seconds: float, stop: Stop) -> 
 
 
 def measure(
-    bundle: Bundle, how: Decoding, seconds: float, stop: Stop, told: Callable[[Trial], None] = lambda _: None
+    bundle: AuditedBundle, how: Decoding, seconds: float, stop: Stop, told: Callable[[Trial], None] = lambda _: None
 ) -> Measurement:
     """Decode copies of the golden windows for about so many seconds in all.
 
@@ -130,9 +135,9 @@ def measure(
         DeviceError, BundleError: as when a forecaster is opened: nothing is measured that would be refused.
     """
     with open_forecaster(bundle, how, stop):
-        graphs, (windows, _) = bundle.graphs(how.precision), read_golden(bundle, how.precision)
+        graphs, windows = bundle.graphs(how.precision), bundle.golden[how.precision].windows
     counts = [how.workers, *([how.workers // 2] if how.workers >= SMT_WORKERS else [])]
-    sizes = BATCH_SIZES[how.device.kind]
+    sizes = _sizes(bundle, how) or [how.batch_size]
     share, started = seconds / len(counts) / len(sizes) / TURNS, time.perf_counter()
     loops: dict[int, tuple[Loop, WindowBatch]] = {}
     rates: dict[tuple[int, int], list[float]] = {}
@@ -153,6 +158,12 @@ def measure(
     best = max(trials, key=_speed)
     same = [trial for trial in trials if trial.workers == best.workers]
     return Measurement(best.workers, {trial.batch_size: trial.windows_per_second for trial in same})
+
+
+def _sizes(bundle: AuditedBundle, how: Decoding) -> list[int]:
+    """Return the batch sizes worth a trial that do not take too much memory."""
+    largest = bundle.largest_batch(how.precision, how.device)
+    return [size for size in BATCH_SIZES[how.device.kind] if size <= largest]
 
 
 def _speed(trial: Trial) -> float:
@@ -176,18 +187,18 @@ def _rate(loop: Loop, batch: WindowBatch, workers: int, seconds: float, stop: St
     return done / (time.perf_counter() - started)
 
 
-def recall(bundle: Bundle, how: Decoding) -> Measurement | None:
+def recall(bundle: AuditedBundle, how: Decoding) -> Measurement | None:
     """Return what was measured before under the same conditions; None where nothing usable was."""
     try:
         kept = json.loads(_cache().read(_name(bundle, how), LARGEST_FILE) or b"")
         found = Measurement(int(kept["workers"]), {int(size): float(rate) for size, rate in kept["rates"].items()})
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, OverflowError):
         return None
-    fits = found.rates and found.rates.keys() <= set(BATCH_SIZES[how.device.kind]) and 1 <= found.workers <= how.workers
-    return found if fits else None
+    sizes = {*_sizes(bundle, how), how.batch_size}
+    return found if found.rates and found.rates.keys() <= sizes and 1 <= found.workers <= how.workers else None
 
 
-def keep(bundle: Bundle, how: Decoding, found: Measurement) -> bool:
+def keep(bundle: AuditedBundle, how: Decoding, found: Measurement) -> bool:
     """Remember a measurement; return whether that was possible, for a cache that cannot be written is no error."""
     content = json.dumps({"conditions": _conditions(bundle, how), **asdict(found)})
     with contextlib.suppress(OSError, RuntimeError):
@@ -202,11 +213,11 @@ def _cache() -> OutputFolder:
     return OutputFolder(Path(root) / "freerun")
 
 
-def _name(bundle: Bundle, how: Decoding) -> str:
+def _name(bundle: AuditedBundle, how: Decoding) -> str:
     return f"{digest(_conditions(bundle, how))}.json"
 
 
-def _conditions(bundle: Bundle, how: Decoding) -> dict[str, str | int]:
+def _conditions(bundle: AuditedBundle, how: Decoding) -> dict[str, str | int]:
     """Return what a measurement depends on."""
     from importlib.metadata import PackageNotFoundError, version
 

@@ -46,7 +46,7 @@ def test_a_good_bundle_opens_with_the_very_bytes_on_disk(bundle):
     }
     assert opened.content(opened.manifest.golden) == (bundle / "golden.parquet").read_bytes()
     assert opened.content(opened.manifest.certificate) == (bundle / "certificate.json").read_bytes()
-    assert audit_bundle(opened)["encoder.onnx"].operators["LSTM"] == 1
+    assert audit_bundle(opened).facts["encoder.onnx"].operators["LSTM"] == 1
 
 
 def test_the_expected_id_opens_and_any_other_is_refused_with_both(bundle):
@@ -204,7 +204,7 @@ def test_a_size_beyond_all_memory_is_refused_and_not_asked_for(tiny, bundle, siz
     values = tiny.read_manifest(bundle)
     values["encoder"]["bytes"] = size
     tiny.write_manifest(bundle, values)
-    assert "encoder.onnx" in refusal(bundle)
+    assert "encoder.bytes" in refusal(bundle)
 
 
 def test_one_file_under_two_roles_leaves_another_unlisted(tiny, bundle):

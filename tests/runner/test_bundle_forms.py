@@ -44,11 +44,11 @@ def test_a_bundle_with_both_precisions_opens_with_the_very_bytes_on_disk(full):
     for precision, folder in (("fp32", full), ("int8", full / "int8")):
         graphs = {name: (folder / f"{name}.onnx").read_bytes() for name in ("encoder", "decoder_step", "fused")}
         assert opened.graphs(precision) == graphs
-    audit = audit_bundle(opened)
+    audit = audit_bundle(opened).facts
     assert {name for name, facts in audit.items() if "MatMulInteger" in facts.operators} == {
         "int8/decoder_step.onnx", "int8/encoder.onnx", "int8/fused.onnx",
     }  # fmt: skip
-    assert audit_bundle(opened, "int8").keys() == {name for name in audit if name.startswith("int8/")}
+    assert audit_bundle(opened, "int8").facts.keys() == {name for name in audit if name.startswith("int8/")}
 
 
 def test_a_precision_that_is_not_there_is_refused_with_its_remedy(bundle):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import runner.forecaster
-from runner.bundle import open_bundle
+from runner.bundle import audit_bundle, open_bundle
 from runner.device import Device
 from runner.errors import BundleError, InterruptedRunError
 from runner.forecaster import Decoding, open_forecaster, replay_golden
@@ -43,7 +43,7 @@ def shifted(table, by):
 
 
 def replay(path, precision="fp32"):
-    opened = open_bundle(path)
+    opened = audit_bundle(open_bundle(path), precision)
     with open_forecaster(opened, Decoding(Device("cpu"), precision, batch_size=8, workers=1), Stop()) as forecaster:
         return replay_golden(forecaster, opened, precision)
 
@@ -167,6 +167,6 @@ def test_a_request_to_stop_during_the_replay_is_no_fault_of_the_bundle(bundle):
     stop.request(signal.SIGTERM)
     with (
         pytest.raises(InterruptedRunError),
-        open_forecaster(open_bundle(bundle), Decoding(Device("cpu"), "fp32", 64, 1), stop),
+        open_forecaster(audit_bundle(open_bundle(bundle)), Decoding(Device("cpu"), "fp32", 64, 1), stop),
     ):
         pass

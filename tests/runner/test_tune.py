@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import runner.tune
-from runner.bundle import open_bundle
+from runner.bundle import audit_bundle, open_bundle
 from runner.config import Job
 from runner.device import Device, cpu_count
 from runner.errors import InterruptedRunError
@@ -38,7 +38,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def bundle(full_bundle):
-    return open_bundle(full_bundle)
+    return audit_bundle(open_bundle(full_bundle))
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(ask, measured, cache, monkey
 
 
 def test_another_bundle_precision_or_number_of_threads_is_measured_anew(tiny, tmp_path, ask, measured, cache):
-    other = open_bundle(tiny.make_bundle(tmp_path / "other", seed=1))
+    other = audit_bundle(open_bundle(tiny.make_bundle(tmp_path / "other", seed=1)))
     for options in ({}, {"precision": "int8"}, {"workers": 1}, {"of": other}, {"mode": "teacher-forced"}):
         ask(**options)
     assert len(measured) == len(kept(cache)) == 4  # the mode does not matter
@@ -282,4 +282,4 @@ def test_what_was_measured_changes_no_byte_of_a_run(full_bundle, dataset, tmp_pa
     score(full_bundle, dataset, tmp_path / "told", batch_size=7, workers=1)
     assert parts(tmp_path / "measured") == parts(tmp_path / "told")
     shutil.rmtree(cache)
-    assert runner.tune.recall(open_bundle(full_bundle), Decoding(CPU, "fp32", 1, 2)) is None
+    assert runner.tune.recall(audit_bundle(open_bundle(full_bundle)), Decoding(CPU, "fp32", 1, 2)) is None
