@@ -57,13 +57,27 @@ class OutputFolder:
         Raises:
             OutputError: a folder may not be written to, or is none; or one stands in a file's place; all are listed.
         """
-        found = sorted({_nearest(self.root / folder) for folder in folders})
-        problems = [f"{folder} is no folder" for folder in found if not folder.is_dir()]
-        problems += [f"{folder} may not be written to" for folder in found if folder.is_dir() and not _writable(folder)]
-        problems += [f"{name} is a folder" for name in files if (self.root / name).is_dir()]
+        problems = [f"{name} is a folder" for name in files if (self.root / name).is_dir()]
+        for folder in sorted({self._nearest(PurePosixPath(folder)) for folder in folders}):
+            try:
+                self._try_out(folder)
+            except OSError as error:
+                problems.append(f"{self.root / folder}: {error.strerror}")
         if problems:
             what = f"the parts and the report cannot be written into {self.root}:" + listing(problems)
             raise OutputError(explain(what, remedy="mend these, or give another --out; the same command then resumes"))
+
+    def _nearest(self, folder: PurePosixPath) -> PurePosixPath:
+        """Return the folder itself, or the first above it that is there."""
+        return next(place for place in (folder, *folder.parents) if os.path.lexists(self.root / place))
+
+    def _try_out(self, folder: PurePosixPath) -> None:
+        """Make a file there, and take it away: what permissions say is not always what happens."""
+        name = f".{secrets.token_hex(8)}{TEMPORARY}"
+        with self._folder(folder / "*") as descriptor:
+            with self._opened(self.disk.create(name, descriptor)):
+                pass
+            self.disk.unlink(name, descriptor)
 
     @contextlib.contextmanager
     def replacing(self, name: str, seal: Callable[[NewFile], None] = lambda _: None) -> Iterator[BinaryIO]:
@@ -238,15 +252,6 @@ class OutputFolder:
             yield descriptor
         finally:
             self.disk.close(descriptor)
-
-
-def _nearest(folder: Path) -> Path:
-    """Return the folder itself, or the first above it that is there."""
-    return next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-
-
-def _writable(folder: Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 @contextlib.contextmanager

@@ -116,7 +116,7 @@ def test_f17_a_partition_deep_in_the_output_that_may_not_be_written_to(score, tm
     out = tmp_path / "out"
     (out / "date=2026-11-23").mkdir(parents=True, mode=0o755)
     (out / "date=2026-11-23").chmod(0o555)
-    refused(score(out), f"- {out / 'date=2026-11-23'} may not be written to")
+    refused(score(out), f"- {out / 'date=2026-11-23'}: Permission denied")
     assert "_SUCCESS" not in tree(out)
 
 
@@ -124,7 +124,7 @@ def test_f17_a_file_in_a_partitions_place(score, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "date=2026-11-23").write_text("mine")
-    refused(score(out), f"- {out / 'date=2026-11-23'} is no folder")
+    refused(score(out), f"- {out / 'date=2026-11-23'}: Not a directory")
     assert tree(out)["date=2026-11-23"] == b"mine"
 
 
@@ -158,7 +158,7 @@ def test_f17_everything_in_the_way_is_listed_at_once(score, tmp_path):
     for name in files:
         (out / name).mkdir(parents=True)
     (out / "date=2026-11-23").write_text("mine")
-    refused(score(out), *(f"- {name} is a folder" for name in files), "is no folder")
+    refused(score(out), *(f"- {name} is a folder" for name in files), "Not a directory")
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_f17_a_partition_that_is_a_read_only_mount(score, tmp_path, mounted):
     inner = tmp_path / "out" / "date=2026-11-23"
     inner.mkdir(parents=True)
     script = f"mount --bind {inner} {inner}; mount -o remount,ro,bind {inner}"
-    refused(score(tmp_path / "out", *mounted(script)), f"- {inner} may not be written to")
+    refused(score(tmp_path / "out", *mounted(script)), f"- {inner}: Read-only file system")
 
 
 def test_f17_a_disk_that_is_full_already(score, tmp_path, mounted):

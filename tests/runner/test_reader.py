@@ -178,10 +178,12 @@ SEEN = [
 
 @pytest.mark.parametrize("error", SEEN, ids=lambda error: type(error).__name__)
 def test_every_error_that_pyarrow_was_seen_to_raise_names_the_file_and_the_row_group(tmp_path, monkeypatch, error):
-    def fail(*_args, row_groups, **_options):
+    iter_batches = pq.ParquetFile.iter_batches
+
+    def fail(self, *args, row_groups, **options):
         if row_groups == [1]:
             raise error
-        return iter(())
+        return iter_batches(self, *args, row_groups=row_groups, **options)
 
     write_groups(tmp_path / "a.parquet", make_table(8), [4, 4])
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", fail)
