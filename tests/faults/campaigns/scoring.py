@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runner.batch import REASONS
-from runner.bundle import open_bundle
+from runner.bundle import audit_bundle, open_bundle
 from runner.cli import cli
 from runner.config import Job
 from runner.device import parse_device
@@ -138,7 +138,7 @@ class Scorer:
 @contextmanager
 def opened(bundle: Path, folder: Path) -> Iterator[Scorer]:
     """Open a bundle once for many runs; nothing is synced, as no power fails here."""
-    found, device = open_bundle(bundle, None), parse_device("cpu")
+    found, device = audit_bundle(open_bundle(bundle)), parse_device("cpu")
     known = versions()
     (folder / "in").mkdir(parents=True)
     with open_forecaster(found, Decoding(device, "fp32", OPTIONS["batch_size"], 1), Stop()) as forecaster:
