@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.bundle import AuditedBundle, Bundle, audit_bundle, open_bundle
@@ -241,6 +242,7 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
     device = parse_device(job.device)
     bundle = open_bundle(job.bundle, job.expect_bundle_id)
     bundle.manifest.form(job.precision)  # refused here, before anything is touched
+    _refuse_uri(job.out)
     _refuse_nesting(job)
     run = Run(job, device, bundle, OutputFolder(job.out), stop, progress)
     if job.dry_run:
@@ -296,6 +298,12 @@ def _unfinished(out: OutputFolder) -> frozenset[str]:
         return frozenset(map(str, json.loads(out.read(UNFINISHED_FILE) or b"{}").get("parts", [])))
     except (ValueError, AttributeError, TypeError, RecursionError):
         return frozenset()
+
+
+def _refuse_uri(out: Path) -> None:
+    if out.parts and out.parts[0].endswith(":"):  # what a path keeps of s3://bucket, and would make a folder of
+        got = f"{out.parts[0]}//{'/'.join(out.parts[1:])}"
+        raise UsageError(explain("--out is no local folder", got=got, remedy="give a local folder, and copy it later"))
 
 
 def _refuse_nesting(job: Job) -> None:

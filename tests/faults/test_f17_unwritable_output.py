@@ -47,7 +47,7 @@ Score = Callable[..., "subprocess.CompletedProcess[str]"]
 def score(tiny_bundle, dataset) -> Score:
     """Return what runs `freerun score` into a folder up to its first row, behind the words of another command."""
 
-    def run(out: Path, *before: str, program: str = GUARD) -> "subprocess.CompletedProcess[str]":
+    def run(out: Path | str, *before: str, program: str = GUARD) -> "subprocess.CompletedProcess[str]":
         command = [*before, sys.executable, "-c", program, "score", tiny_bundle, dataset, "--out", out, "--quiet"]
         prepare = None if before else bound_by_modes
         return subprocess.run(
@@ -95,6 +95,16 @@ def test_f17_parents_that_are_missing_are_made(score, tmp_path):
     done = score(tmp_path / "some" / "where" / "out", program="from runner.cli import main; main()")
     assert done.returncode == ExitCode.OK, done.stderr
     assert (tmp_path / "some" / "where" / "out" / "_SUCCESS").exists()
+
+
+def test_f17_a_place_on_an_object_store_is_refused_not_made_a_folder_of(score, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent.parent))
+    before = tree(tmp_path)
+    done = score("s3://bucket/out")
+    assert done.returncode == ExitCode.USAGE
+    assert "got: s3://bucket/out" in done.stderr
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("below", ["", "out"])
