@@ -34,8 +34,11 @@ def test_the_json_schemas_in_docs_are_those_of_the_code(name):
     assert (ROOT / "docs" / name).read_text() == schema_text(name), "run make schema"
 
 
-def test_the_readme_tells_every_exit_code():
-    table = (ROOT / "README.md").read_text().split("## Exit codes")[1].split("\n## ")[0]
+@pytest.mark.parametrize(
+    ("page", "heading"), [("README.md", "Exit codes"), ("docs/operations.md", "What each exit code means")]
+)
+def test_both_pages_tell_every_exit_code(page, heading):
+    table = (ROOT / page).read_text().split(f"## {heading}")[1].split("\n## ")[0]
     cells = re.findall(r"^\| ([\d, ]+) \|", table, re.MULTILINE)
     told = {int(code) for cell in cells for code in cell.split(",")}
     assert told == {int(code) for code in ExitCode}
