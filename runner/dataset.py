@@ -16,6 +16,9 @@ from runner.stop import Stop
 
 CHUNK = 1 << 22
 BUFFER = 1 << 20
+READ_AT_ONCE = 8 << 20
+"""A file of up to so many bytes is read by whole column chunks, and only a larger one through a buffer: a buffer takes
+whatever memory a damaged page claims to need, up to 2 GiB; a chunk that is in memory has only what it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,8 @@ class Dataset:
         with ExitStack() as stack:
             try:
                 handle = stack.enter_context(self.filesystem.open_input_file(self.location(path)))
-                file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True)
+                buffer = BUFFER if handle.size() > READ_AT_ONCE else 0
+                file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=buffer, page_checksum_verification=True)
                 _refuse_contradiction(file.metadata)
             except FileNotFoundError as error:
                 raise InputError(explain(f"{path} is gone", got=first_line(error), remedy="run again")) from error
