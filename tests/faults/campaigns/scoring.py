@@ -138,10 +138,11 @@ class Scorer:
 @contextmanager
 def opened(bundle: Path, folder: Path) -> Iterator[Scorer]:
     """Open a bundle once for many runs; nothing is synced, as no power fails here."""
-    found, device = audit_bundle(open_bundle(bundle)), parse_device("cpu")
+    found, device = open_bundle(bundle), parse_device("cpu")
+    audited = audit_bundle(found)
     known = versions()
     (folder / "in").mkdir(parents=True)
-    with open_forecaster(found, Decoding(device, "fp32", OPTIONS["batch_size"], 1), Stop()) as forecaster:
+    with open_forecaster(audited, Decoding(device, "fp32", OPTIONS["batch_size"], 1), Stop()) as forecaster:
 
         @contextmanager
         def again(*_: object) -> Iterator[Forecaster]:
@@ -150,6 +151,7 @@ def opened(bundle: Path, folder: Path) -> Iterator[Scorer]:
         with (
             patch("runner.forecaster.open_forecaster", again),
             patch("runner.run.open_bundle", lambda *_: found),
+            patch("runner.run.audit_bundle", lambda *_: audited),
             patch("runner.run.versions", lambda: known),
             patch("os.fsync", lambda _: None),
         ):
