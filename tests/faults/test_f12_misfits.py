@@ -17,7 +17,7 @@ ROWS = 7
 AXES = {"past": (C, F), "past_observed": (C,), "target": (H,), "mask": (H,), "future_known": (H, K)}
 """In the order in which their reasons are told."""
 NESTED = ("past", "future_known")
-THOROUGH = settings(max_examples=100, deadline=None, print_blob=True)
+THOROUGH = settings(max_examples=60, deadline=None, print_blob=True)
 EXPECTED = f"past [{C}, {F}], future_known [{H}, {K}], target and mask [{H}]"
 
 

@@ -25,6 +25,8 @@ PATIENCE = 30.0
 COMMAND_EVERY = 250
 """How often a file is scored by the command itself too."""
 ROOM_MIB = 1024
+CEILING_MIB = 400
+"""What no process may ever have resident; the libraries alone take some 230."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ def run(count: int, seed: int, folder: Path) -> Result:
             failures.append(_keep(setting, tried.index, found))
     if count >= 200 and not (refused and scored):
         failures.append(f"seed {seed}: {refused} refused and {scored} scored, so one of the two was not tried")
+    if peak > CEILING_MIB:
+        failures.append(f"seed {seed}: a process had {peak:.0f} MiB resident, at most {CEILING_MIB} were promised")
     return Result(
         fault="F5",
         what=f"damaged Parquet of {len(setting.bases)} kinds; {refused} refused by name, {scored} scored as they read",
