@@ -71,7 +71,7 @@ class BundleError(FreerunError, ValueError):
 
 
 class DeviceError(FreerunError, RuntimeError):
-    """The device asked for was not granted."""
+    """The device asked for was not granted, or was lost."""
 
     exit_code = ExitCode.DEVICE
 

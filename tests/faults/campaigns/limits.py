@@ -1,5 +1,6 @@
 """Runs that are given too little memory, too few threads or too few file descriptors (F20)."""
 
+import itertools
 import os
 import random
 import resource
@@ -24,6 +25,8 @@ NUMBERS = {
     "threads": resource.RLIMIT_NPROC,
     "file descriptors": resource.RLIMIT_NOFILE,
 }
+USERS = itertools.count()
+"""A limit of threads counts all that belong to a user: every run takes another one."""
 NATIVE = (-4, -6, -7, -11, 127, 134, 139)
 """How a process ends when native code aborts, or when the dynamic loader gives up: no way to end in words is left."""
 
@@ -64,7 +67,8 @@ class Limit:
         if self.kind != "threads":
             return []
         may_read = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
-        return ["setpriv", "--reuid", str(61_000 + os.getpid() % 4_000), "--clear-groups", *may_read]
+        nobody_else = 61_000 + (7 * os.getpid() + next(USERS)) % 4_000
+        return ["setpriv", "--reuid", str(nobody_else), "--clear-groups", *may_read]
 
     def broken(self, task: Task, out: Path) -> str | None:
         """Run the task under it, and again without; return which promise was broken."""
