@@ -1,6 +1,7 @@
 """Read a unit in blocks of a fixed number of rows, in bounded memory, whatever its row groups look like."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
@@ -103,23 +104,35 @@ def _batches(
     file: pq.ParquetFile, unit: Unit, layout: Layout, groups: range, rows: int, stop: Stop
 ) -> Iterator[pa.RecordBatch]:
     for group in groups:
-        found, promised = 0, file.metadata.row_group(group).num_rows
-        try:
+        with _naming(unit, group):
+            found, promised = 0, file.metadata.row_group(group).num_rows
             for batch in _pieces(file, layout.columns, group, rows):
                 stop.check()
-                batch.validate(full=True)
-                if batch.num_rows == 1 and batch.nbytes > ROW_BYTES:
-                    raise MemoryError(f"a row of {batch.nbytes >> 20} MiB, where at most {ROW_BYTES >> 20} fit")
+                _check(batch)
                 found += batch.num_rows
                 yield batch
             if found != promised:  # a page that says it has fewer values than it had
                 raise pa.ArrowInvalid(f"{found} rows, where the footer tells of {promised}")
-        except READ_ERRORS as error:
-            what = "is too large to read" if isinstance(error, MemoryError) else "is damaged"
-            remedy = "restore the file, or leave the large column out; the same command then scores it alone"
-            raise InputError(
-                explain(f"{unit.path} {what} in row group {group}", got=first_line(error), remedy=remedy)
-            ) from error
+
+
+def _check(batch: pa.RecordBatch) -> None:
+    """Refuse arrays that were read but are invalid, before numpy sees them, and a row that is too large."""
+    batch.validate(full=True)
+    if batch.num_rows == 1 and batch.nbytes > ROW_BYTES:
+        raise MemoryError(f"a row of {batch.nbytes >> 20} MiB, where at most {ROW_BYTES >> 20} fit")
+
+
+@contextmanager
+def _naming(unit: Unit, group: int) -> Iterator[None]:
+    """Tell whatever goes wrong while a row group is read in our words, by file and row group."""
+    try:
+        yield
+    except READ_ERRORS as error:
+        what = "is too large to read" if isinstance(error, MemoryError) else "is damaged"
+        remedy = "restore the file, or leave the large column out; the same command then scores it alone"
+        raise InputError(
+            explain(f"{unit.path} {what} in row group {group}", got=first_line(error), remedy=remedy)
+        ) from error
 
 
 def _pieces(file: pq.ParquetFile, columns: list[str], group: int, rows: int) -> Iterator[pa.RecordBatch]:
