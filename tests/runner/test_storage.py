@@ -310,3 +310,43 @@ def test_a_folder_without_permission_to_write_is_an_output_error(out):
     out.root.chmod(0o500)
     with pytest.raises(OutputError, match="Permission denied"):
         out.write(NAME, b"content")
+
+
+def test_a_folder_that_was_taken_away_meanwhile_is_made_again_to_write_and_not_to_look(tmp_path):
+    folder = OutputFolder(tmp_path / "gone")
+    assert folder.read("x") is None
+    folder.remove("x")
+    assert not folder.root.exists()
+    folder.write("x", b"content")
+    assert folder.read("x") == b"content"
+
+
+def test_a_new_folder_made_for_nothing_is_taken_back_and_no_other(tmp_path):
+    for name, files in (("new", [".lock"]), ("used", [".lock", "a.parquet"])):
+        (tmp_path / name).mkdir()
+        for file in files:
+            (tmp_path / name / file).touch()
+        OutputFolder(tmp_path / name).discard(".lock")
+    assert [path.name for path in tmp_path.iterdir()] == ["used"]
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["a.parquet"]
+
+
+def test_all_that_stands_in_the_way_is_told_before_anything_is_written(out):
+    (out.root / "date=1").write_bytes(b"a file")
+    (out.root / "_SUCCESS").mkdir()
+    out.require_writable(["date=2026-11-23", "date=2/deep", ""], ["_report.json"])
+    with pytest.raises(OutputError) as caught:
+        out.require_writable(["date=1", "date=1/deep"], ["_report.json", "_SUCCESS"])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"the parts and the report cannot be written into {out.root}:"
+    assert lines[1:3] == ["  - _SUCCESS is a folder", f"  - {out.root / 'date=1'}: Not a directory"]
+    assert sorted(path.name for path in out.root.iterdir()) == ["_SUCCESS", "date=1", "date=2026-11-23"]
+    assert inside(out) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told_with_what_was_written_and_what_is_free(out, calls, number, monkeypatch):
+    calls[1]["sync file"] = number
+    monkeypatch.setattr("os.statvfs", lambda _: os.statvfs_result((1, 1000, 9, 9, 3, 0, 0, 0, 0, 0)))
+    with pytest.raises(OutputError, match=f"{os.strerror(number)} after 7 bytes of it; 3,000 bytes are free"):
+        out.write(NAME, b"content")
