@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from export.pipeline import Exported
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__, prog_name="freerun-export")
 def cli() -> None:
     """Train forecasters, and write them as certified bundles."""

@@ -15,6 +15,7 @@ from runner.batches import Forecast
 from runner.clock import Clock
 from runner.config import Job
 from runner.dataset import Dataset
+from runner.device import parse_device
 from runner.engines.local import read_ahead
 from runner.errors import InputError, explain
 from runner.forecaster import Forecaster
@@ -236,7 +237,7 @@ class Pipeline:
             bundle_id=self.forecaster.manifest.bundle_id,
             options=self.job.numbers_digest(),
             mode=self.job.mode,
-            device=self.job.device,
+            device=str(parse_device(self.job.device)),
             version=__version__,
             scored=tally.scored,
             rejects=dict(sorted(tally.rejects.items())),
