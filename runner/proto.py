@@ -37,16 +37,18 @@ ITEMS = {
     9: (1, "int32_data"),
 }  # fmt: skip
 """float32, uint8, int8, int32, int64 and bool, by ONNX's number: the bytes of one item, and where else it may stand."""
+NAMED_BYTES = 1 << 18
 TYPED_DATA = ("float_data", "int32_data", "int64_data")
 SETTINGS = {2: "i", 3: "s", 4: "t", 7: "ints", 8: "strings"}
 """Where an attribute of a type keeps its value, by ONNX's number."""
 
 
-def parse(content: bytes, onnx_model: Any) -> tuple[Any, list[str]]:
+def parse(content: bytes, described: int, onnx_model: Any) -> tuple[Any, list[str]]:
     """Read a graph with our part of the schema.
 
     Args:
         content: the ONNX file's bytes.
+        described: how many of them grow when they are parsed; if many, what is left out is not parsed to be named.
         onnx_model: ONNX's own class for them, from which our part is cut.
 
     Returns:
@@ -60,6 +62,8 @@ def parse(content: bytes, onnx_model: Any) -> tuple[Any, list[str]]:
     model.DiscardUnknownFields()
     if model.ByteSize() == before:
         return model, []
+    if described > NAMED_BYTES:
+        return model, [f"{before - model.ByteSize()} bytes of fields that export never writes"]
     return model, list(dict.fromkeys(_left_out(onnx_model.FromString(content)))) or ["fields that ONNX does not know"]
 
 

@@ -50,7 +50,7 @@ def elements(tensor: Tensor) -> int:
     if len(axes) > MOST_AXES or min(axes, default=0) < 0:
         raise MisfitError(f"{shown(axes)} is no shape of up to {MOST_AXES} axes")
     linear, constant = divmod(math.prod(axes), BATCH)
-    if linear >= BATCH:
+    if linear >= BATCH and max(axes) < END:
         raise MisfitError(f"{shown(axes)} grows faster than the batch")
     if constant + linear > LARGEST_TENSOR:
         raise MisfitError(f"{shown(axes)} is too large, expected at most {LARGEST_TENSOR} elements a window")
@@ -216,9 +216,19 @@ def cut(given: Given, _settings: Settings, _count: int) -> list[Tensor]:
     _places(which, len(axes))
     for axis, *cut in zip(which, starts, ends, steps, strict=True):
         place = _place(axis, len(axes))
-        axes[place] = len(range(*slice(*cut).indices(axes[place])))
-        items = items and items[slice(*cut)]
+        kept = _cut_places(axes[place], *cut)
+        if axes[place] >= BATCH and len(kept) != axes[place]:  # what is left would not be a polynomial in the batch
+            raise MisfitError(f"{shown(axes)} cannot be cut at the batch")
+        axes[place] = len(kept)
+        items = items and tuple(items[at] for at in kept)
     return [Tensor(tuple(axes), items)]
+
+
+def _cut_places(size: int, start: int, end: int, step: int) -> range:
+    """Return which places of an axis a Slice keeps. It is nearly Python's own rule."""
+    low, high = (0, size) if step > 0 else (-1, size - 1)
+    start, end = (bound + size if bound < 0 else bound for bound in (start, end))
+    return range(min(max(start, 0), high), min(max(end, low), high), step)
 
 
 def gather(given: Given, settings: Settings, _count: int) -> list[Tensor]:

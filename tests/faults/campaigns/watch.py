@@ -1,0 +1,46 @@
+"""See from within a process what it opens, and how much memory it took."""
+
+import contextlib
+import ctypes
+import os
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+IN_OPEN, IN_NONBLOCK = 0x20, 0x800
+"""Of Linux's inotify."""
+
+
+def watch_opens(bundle: Path) -> list[str]:
+    """Keep a list of the files outside the bundle that Python opens from now on."""
+    opened: list[str] = []
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str | bytes):
+            path = os.fsdecode(arguments[0])
+            if not path.startswith(str(bundle)):
+                opened.append(path)
+
+    sys.addaudithook(hook)
+    return opened
+
+
+def watch_folder(folder: Path) -> Callable[[], bool]:
+    """Return what tells whether a file in the folder was opened since it was last asked, by whatever code."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    watch = libc.inotify_init1(IN_NONBLOCK)
+    if watch < 0 or libc.inotify_add_watch(watch, os.fsencode(folder), IN_OPEN) < 0:
+        raise OSError(ctypes.get_errno(), "inotify")
+
+    def touched() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return bool(os.read(watch, 4096))
+        return False
+
+    return touched
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
