@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from campaigns import bundle_mutations
 from campaigns.bundle_mutations import run
 

@@ -10,11 +10,11 @@ import time
 
 import onnx
 import pytest
+from hostile_graphs import BYTES, CASES, HARMLESS, LATER, endless, reads
+
 from campaigns import bundle_mutations
 from campaigns.bundle_mutations import lay, try_bundle
 from campaigns.watch import peak_mib, watch_folder, watch_opens
-from hostile_graphs import BYTES, CASES, HARMLESS, LATER, endless, reads
-
 from runner.bundle import audit_bundle, open_bundle
 from runner.manifest import bundle_id_of
 
