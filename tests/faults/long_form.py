@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from campaigns import bundle_mutations, commit_path, kills, naive, parquet_mutations, rounds, signals
+from campaigns import (
+    bundle_mutations,
+    commit_path,
+    kills,
+    limits,
+    naive,
+    parquet_mutations,
+    replaced_inputs,
+    rounds,
+    signals,
+)
 from campaigns.page import page
 from campaigns.result import Result
 
@@ -76,6 +86,8 @@ def campaigns(at: Material, seed: int, share: float) -> list[Callable[[], Result
         lambda: bundle_mutations.run(count(20_000), seed, room("bundles")),
         lambda: rounds.run(count(200), seed, room("rounds"), at.bundle, at.many, lock=True),
         lambda: rounds.run(count(200), seed, room("unlocked"), at.bundle, at.many, lock=False),
+        lambda: limits.run(count(200), seed, room("limits")),
+        lambda: replaced_inputs.run(count(2000), seed, room("replaced")),
     ]
 
 
@@ -98,6 +110,7 @@ def main() -> int:
             _tell(results[-1])
         others = []
         for writer in naive.WRITERS:
+            (at.folder / writer).mkdir()
             others.append(naive.run(writer, max(20, int(100 * asked.share)), asked.seed, at.folder / writer, at.many))
             _tell(others[-1])
     asked.out.write_text(page(results, others, time.perf_counter() - started))

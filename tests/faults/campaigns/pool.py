@@ -14,6 +14,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from campaigns.watch import peak_mib
+
 Prepare = Callable[[Any], Callable[[int], Any]]
 SPAWN = multiprocessing.get_context("spawn")
 """Fresh interpreters: a fork of a process with threads (pyarrow's, pytest's) may hang for reasons of its own."""
@@ -119,7 +121,7 @@ def _serve(prepare: Prepare, argument: object, indexes: range, room_mib: int, si
             result = work(index)
         except Exception:  # noqa: BLE001  (whatever it is, it is told, and the next try begins)
             death = traceback.format_exc()
-        sink.send((index, result, death, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+        sink.send((index, result, death, peak_mib()))
     sink.close()
 
 
