@@ -23,6 +23,8 @@ LONGEST = 1 << 20
 """Steps of a context or a horizon, and the width of a state."""
 MOST_NAMES = 1 << 12
 """Entries of a list."""
+MOST_VALUES, MOST_TOLD = 20_000, 50
+"""All that stands in a manifest, and the problems that a message names: a megabyte could hold a million of them."""
 LARGEST_WINDOW = 1 << 22
 """Numbers in the past, or in the known future, of one window."""
 Size = Annotated[int, Field(ge=1, le=LONGEST)]
@@ -172,27 +174,42 @@ class Manifest(Strict):
     producers: dict[str, str] = Field(max_length=MOST_NAMES)
 
     @model_validator(mode="after")
-    def _names_fit(self) -> "Manifest":
-        if self.target.feature >= len(self.features.past):
-            raise ValueError(
-                f"target.feature is {self.target.feature}, but there are {len(self.features.past)} features"
-            )
-        for what, steps, width in (
-            ("past", self.context_length, self.past_width),
-            ("future_known", self.horizon, self.future_width),
-        ):
+    def _sizes_fit(self) -> "Manifest":
+        if self.target.feature >= self.past_width:
+            raise ValueError(f"target.feature is {self.target.feature}, but there are {self.past_width} features")
+        windows = {"past": (self.context_length, self.past_width), "future_known": (self.horizon, self.future_width)}
+        for what, (steps, width) in windows.items():
             if steps * width > LARGEST_WINDOW:
                 raise ValueError(f"{what} has {steps} x {width} numbers a window, expected at most {LARGEST_WINDOW}")
         if (size := sum(file.bytes for file in self.files())) > BUNDLE_LIMIT:
             raise ValueError(f"the files have {size} bytes together, expected at most {BUNDLE_LIMIT}")
+        return self
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "Manifest":
         if self.format_version == 1 and (self.fused or self.precisions):
             raise ValueError("fused and precisions belong to format version 2")
+        for what, names in self._named().items():
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"{what} have the same name: {', '.join(twice)}")
         for precision in self.held():
             for name, graph in self.form(precision).graphs().items():
                 expected = self._tensors(name)
                 if graph.tensors != expected:
                     raise ValueError(f"{precision} {name} names tensors {graph.tensors}, expected {expected}")
         return self
+
+    def _named(self) -> dict[str, list[str]]:
+        """Return the tensors that the two graphs take and return."""
+        encoder, step = self.encoder.tensors, dict(self.decoder_step.tensors)
+        prediction = [step.pop("prediction")] if "prediction" in step else []
+        pairs: tuple[State | Memory, ...] = (*self.states, *self.memory)
+        made, taken = [pair.encoder_output for pair in pairs], [pair.step_input for pair in pairs]
+        return {
+            "tensors of the encoder": [*encoder.values(), *made],
+            "inputs of the step": [*step.values(), *taken],
+            "outputs of the step": [*prediction, *(state.step_output for state in self.states)],
+        }
 
     def _tensors(self, graph: str) -> dict[str, str]:
         """Return what a graph's tensors must be called, by role: the two float32 graphs say it, all others follow."""
@@ -280,7 +297,8 @@ def parse_manifest(text: bytes) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise BundleError("the manifest does not fit the bundle format:" + listing(problems(error))) from error
+        told = listing(problems(error)[:MOST_TOLD])
+        raise BundleError(f"the manifest does not fit the bundle format:{told}") from error
     if bundle_id_of(raw) != manifest.bundle_id:
         raise BundleError(
             explain(
@@ -307,4 +325,11 @@ def _parse_json(text: bytes) -> dict[str, Any]:
         raise BundleError(explain("the manifest is not JSON", got=error)) from error
     if not isinstance(raw, dict):
         raise BundleError(explain("the manifest is not a JSON object", got=type(raw).__name__, expected="an object"))
+    if (found := _values_in(raw)) > MOST_VALUES:
+        raise BundleError(explain("the manifest holds too many values", got=found, expected=f"at most {MOST_VALUES}"))
     return raw
+
+
+def _values_in(raw: Any) -> int:
+    inner = raw.values() if isinstance(raw, dict) else raw if isinstance(raw, list) else ()
+    return 1 + sum(map(_values_in, inner))
