@@ -6,8 +6,8 @@ import shutil
 import time
 
 import pytest
-from campaigns.bundle_mutations import try_bundle
 
+from campaigns.bundle_mutations import try_bundle
 from runner.bundle import audit_bundle, open_bundle
 from runner.config import Job
 from runner.errors import BundleError
