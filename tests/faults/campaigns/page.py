@@ -6,11 +6,13 @@ from importlib.metadata import version
 
 from campaigns.result import Result
 
+MOST_TOLD = 20
+"""Failures of one campaign."""
 HEAD = """# Reliability
 
-What freerun promises under faults, and what came of breaking it on purpose. `make faults` wrote this page
-({minutes:.0f} minutes; {machine}). The same campaigns run for a short while in `make test`, where each fault has its
-tests: `tests/faults/test_fNN_*.py`.
+What freerun promises under faults, and what came of breaking it on purpose. `make faults` wrote this page in
+{minutes:.0f} minutes ({machine}).
+The same campaigns run for a short while in `make test`, where each fault has its tests: `tests/faults/test_fNN_*.py`.
 
 {verdict}
 
@@ -53,12 +55,12 @@ def _row(one: Result, mark: str) -> str:
 
 
 def _seeds(results: Iterable[Result]) -> str:
-    seeds = ", ".join(f"{one.fault} {one.seed}" for one in results if one.seed)
-    return f"\nSeeds: {seeds}. `make faults SEED=n` repeats one.\n"
+    seeds = ", ".join(sorted({str(one.seed) for one in results if one.seed}))
+    return f"\nSeed: {seeds}. `make faults SEED={seeds}` draws the same faults again.\n"
 
 
 def _failures(results: Iterable[Result]) -> str:
-    lines = [f"- {one.fault}, {one.what}: {line}" for one in results for line in one.failures]
+    lines = [f"- {one.fault}, {one.what}: {line}" for one in results for line in one.failures[:MOST_TOLD]]
     return "\n## Not survived\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 

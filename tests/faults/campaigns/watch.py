@@ -10,6 +10,8 @@ from typing import Any
 
 IN_OPEN, IN_NONBLOCK = 0x20, 0x800
 """Of Linux's inotify."""
+STATUS = "/proc/self/status"
+"""What `peak_mib` reads."""
 
 
 def watch_opens(bundle: Path) -> list[str]:
@@ -19,7 +21,7 @@ def watch_opens(bundle: Path) -> list[str]:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[0], str | bytes):
             path = os.fsdecode(arguments[0])
-            if not path.startswith(str(bundle)):
+            if not path.startswith(str(bundle)) and path != STATUS:
                 opened.append(path)
 
     sys.addaudithook(hook)
@@ -43,5 +45,5 @@ def watch_folder(folder: Path) -> Callable[[], bool]:
 
 def peak_mib() -> float:
     """Return the largest resident set of this process; getrusage would count whoever started it too."""
-    (peak,) = (line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line[:6] == "VmHWM:")
+    (peak,) = (line.split()[1] for line in Path(STATUS).read_text().splitlines() if line[:6] == "VmHWM:")
     return int(peak) / 1024
