@@ -18,6 +18,7 @@ from runner.parts import (
     decode_footer,
     digest_offset,
     footer_of,
+    footer_size,
 )
 from runner.totals import ErrorSums, Score
 
@@ -224,3 +225,12 @@ def test_the_place_of_the_digest_is_the_last_that_looks_like_it():
 @pytest.mark.parametrize("footer", [b"", PART_DIGEST_KEY, PART_DIGEST_KEY + b"\x18\x40" + BLANK[1:], BLANK])
 def test_a_footer_without_room_for_the_digest_has_no_place_for_it(footer):
     assert digest_offset(footer) is None
+
+
+def test_the_place_of_the_digest_holds_a_sha256_and_is_blank_at_first():
+    assert footer_of(PART)[PART_DIGEST_KEY] == BLANK == b"0" * len(hashlib.sha256().hexdigest())
+
+
+@pytest.mark.parametrize("length", [0, 1, 300, 70_000])
+def test_a_footer_is_as_long_as_the_four_bytes_before_the_magic_word_say_and_eight_more(length):
+    assert footer_size(length.to_bytes(4, "little") + b"PAR1") == length + 8
