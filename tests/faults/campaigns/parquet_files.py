@@ -47,11 +47,6 @@ class Base:
     footer: int
     fields: tuple[Field, ...]
 
-    @property
-    def checked(self) -> bool:
-        """Tell whether every page has a checksum."""
-        return all(page.checked for page in self.pages)
-
 
 def make_bases(folder: Path) -> list[Base]:
     """Write the files; they are the same each time."""
@@ -173,7 +168,7 @@ def _doubled(kind: pa.DataType) -> pa.DataType:
 def _write(table: pa.Table, **options: object) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, row_group_size=GROUP, **options)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())
 
 
 def _by_duckdb(table: pa.Table, folder: Path) -> bytes:

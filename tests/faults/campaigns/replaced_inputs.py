@@ -198,4 +198,4 @@ def _written(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     pq.write_table(table, sink, row_group_size=10, **plain)
-    return sink.getvalue().to_pybytes()
+    return bytes(sink.getvalue())

@@ -33,7 +33,7 @@ from runner.terminal import run_command
 from runner.validate import validate
 
 NAME = "m.parquet"
-OPTIONS = {"batch_size": 16, "workers": 1, "max_reject_rate": 1.0}
+OPTIONS: dict[str, Any] = {"batch_size": 16, "workers": 1, "max_reject_rate": 1.0}
 FLAGS = ("--batch-size", "16", "--workers", "1", "--max-reject-rate", "1", "--quiet")
 
 

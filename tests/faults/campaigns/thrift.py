@@ -32,7 +32,7 @@ def walk(data: bytes, start: int) -> tuple[list[Field], int]:
 
 def varint(value: int, width: int = 0) -> bytes:
     """Encode an unsigned number; pad it to `width` bytes, which every reader accepts."""
-    digits = []
+    digits: list[int] = []
     while value >= 0x80 or len(digits) + 1 < width:
         digits.append(value & 0x7F | 0x80)
         value >>= 7
