@@ -97,7 +97,7 @@ class Memory(Strict):
 class Mask(Strict):
     """The polarity of the `mask` column on disk."""
 
-    excluded: Literal[1] = 1
+    excluded: int = Field(default=1, ge=1, le=1)
 
 
 class Loss(Strict):
@@ -144,7 +144,7 @@ class Tolerances(Strict):
 class Manifest(Strict):
     """Everything that the runner knows about a model. See docs/bundle-format.md for the normative text."""
 
-    format_version: Literal[1, 2]
+    format_version: int = Field(ge=READABLE_VERSIONS[0], le=READABLE_VERSIONS[-1])
     name: str
     created_at: str
     bundle_id: str = Sha256

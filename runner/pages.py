@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-WRITER = "parquet-cpp-arrow"
+WRITER = b"parquet-cpp-arrow"
 """Export writes with pyarrow; of files of other writers, the decoder reads more than the footer says."""
-BYTE, INTEGERS, DOUBLE, BINARY, LISTS, MAP, STRUCT = 3, {4, 5, 6}, 7, 8, {9, 10}, 11, 12
+BYTE, INTEGERS, DOUBLE, BINARY, LISTS, STRUCT = 3, {4, 5, 6}, 7, 8, {9, 10}, 12
 """Types of Thrift's compact protocol; 1 and 2 are true and false."""
+ROW_GROUPS, CREATED_BY, COLUMNS, COLUMN = 4, 6, 1, 3
+"""Field numbers of a footer, of a row group and of a column chunk."""
+CHUNK_SIZE, DATA_OFFSET, DICTIONARY_OFFSET = 7, 9, 11
+"""Of what a footer says about a column chunk."""
 UNCOMPRESSED_SIZE, COMPRESSED_SIZE, DATA_PAGE, DATA_PAGE_2, VALUES = 2, 3, 5, 8, 1
-"""Field numbers of a page's header, and of a data page's own part of it."""
-DEEPEST = 8
-LONGEST_HEADER = 1 << 10
+"""Of a page's header, and of a data page's own part of it."""
+DEEPEST = 16
+LONGEST_FOOTER, LONGEST_HEADER = 1 << 18, 1 << 10
 MOST_PAGES = 1_000
 
 
@@ -28,37 +32,39 @@ class Held:
     items: int
 
 
-def held_by(content: bytes, metadata: Any) -> Held:
+def held_by(content: bytes) -> Held:
     """Add up the headers of all pages.
 
-    Args:
-        content: the Parquet file.
-        metadata: its footer, as pyarrow reads it.
+    The footer is read here too: pyarrow's view of a damaged column chunk ends the process (26.0.1).
 
     Raises:
         ValueError, IndexError: the pages are not where the footer says, or another program wrote the file.
     """
-    if not str(metadata.created_by).startswith(WRITER):
-        raise ValueError(f"it was written by {metadata.created_by!r}, expected {WRITER}")
-    pages = (header for start, end in _chunks(metadata) for header in _headers(content, start, end))
+    length = int.from_bytes(content[-8:-4], "little")
+    if not 0 < length <= min(LONGEST_FOOTER, len(content) - 8):
+        raise ValueError(f"a footer of {length} bytes in a file of {len(content)}")
+    footer = _Compact(content[-8 - length : -8]).struct(0)
+    if not bytes(_kind(footer.get(CREATED_BY), bytes)).startswith(WRITER):
+        raise ValueError(f"it was written by {footer.get(CREATED_BY)!r}, expected {WRITER!r}")
+    pages = (header for start, end in _chunks(footer) for header in _headers(content, start, end))
     headers = list(islice(pages, MOST_PAGES + 1))
     if len(headers) > MOST_PAGES:
         raise ValueError(f"more than {MOST_PAGES} pages")
-    parts = [header.get(DATA_PAGE) or header.get(DATA_PAGE_2) or {} for header in headers]
+    parts = [header.get(DATA_PAGE) or header.get(DATA_PAGE_2) for header in headers]
     return Held(
         sum(_positive(header, UNCOMPRESSED_SIZE) for header in headers),
-        sum(_positive(part, VALUES) for part in parts if part),
+        sum(_positive(_kind(part, dict), VALUES) for part in parts if part),
     )
 
 
-def _chunks(metadata: Any) -> Iterator[tuple[int, int]]:
-    for group in range(metadata.num_row_groups):
-        for index in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(index)
-            start = chunk.data_page_offset
-            if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-                start = chunk.dictionary_page_offset
-            yield start, start + chunk.total_compressed_size
+def _chunks(footer: dict[int, Any]) -> Iterator[tuple[int, int]]:
+    for group in _kind(footer.get(ROW_GROUPS, []), list):
+        for column in _kind(_kind(group, dict).get(COLUMNS), list):
+            chunk = _kind(_kind(column, dict).get(COLUMN), dict)
+            start, dictionary = _positive(chunk, DATA_OFFSET), chunk.get(DICTIONARY_OFFSET)
+            if isinstance(dictionary, int) and 0 < dictionary < start:
+                start = dictionary
+            yield start, start + _positive(chunk, CHUNK_SIZE)
 
 
 def _headers(content: bytes, start: int, end: int) -> Iterator[dict[int, Any]]:
@@ -74,6 +80,12 @@ def _headers(content: bytes, start: int, end: int) -> Iterator[dict[int, Any]]:
         raise ValueError(f"a page goes on to byte {at}, expected {end}")
 
 
+def _kind(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{type(value).__name__} where {kind.__name__} belongs")  # noqa: TRY004  (of a file, not a call)
+    return value
+
+
 def _positive(fields: dict[int, Any], number: int) -> int:
     found = fields.get(number)
     if not isinstance(found, int) or found < 0:
@@ -83,14 +95,14 @@ def _positive(fields: dict[int, Any], number: int) -> int:
 
 @dataclass(slots=True)
 class _Compact:
-    """Reads Thrift's compact protocol; keeps integers and structs by field number, and steps over all else."""
+    """Reads Thrift's compact protocol: structs as dicts by field number, and lists."""
 
     content: bytes
     at: int = 0
 
     def struct(self, depth: int) -> dict[int, Any]:
         if depth > DEEPEST:
-            raise ValueError("a header of too many levels")
+            raise ValueError("too many levels")
         fields: dict[int, Any] = {}
         number = 0
         while kind := self._byte():
@@ -104,20 +116,19 @@ class _Compact:
         if kind == STRUCT:
             return self.struct(depth + 1)
         if kind in LISTS:
-            return self._list(depth)
+            return self._list(depth + 1)
         if kind not in {1, 2, BYTE, DOUBLE, BINARY}:
             raise ValueError(f"a field of type {kind}")
         length = self._varint() if kind == BINARY else {BYTE: 1, DOUBLE: 8}.get(kind, 0)
         self.at += length
-        return None
+        return self.content[self.at - length : self.at]
 
-    def _list(self, depth: int) -> None:
+    def _list(self, depth: int) -> list[Any]:
+        if depth > DEEPEST:
+            raise ValueError("too many levels")
         head = self._byte()
-        for _ in range(self._varint() if head >> 4 == 15 else head >> 4):
-            if head & 15 in {1, 2}:
-                self._byte()
-            else:
-                self._value(head & 15, depth)
+        kind, length = head & 15, self._varint() if head >> 4 == 15 else head >> 4
+        return [self._byte() if kind in {1, 2} else self._value(kind, depth) for _ in range(length)]
 
     def _integer(self) -> int:
         number = self._varint()
