@@ -79,15 +79,15 @@ def campaigns(at: Material, seed: int, share: float) -> list[Callable[[], Result
         lambda: kills.run(count(1000), seed, room("kills"), at.bundle, at.many),
         lambda: commit_path.power_losses(*at.case("names"), names_survive=True),
         lambda: commit_path.power_losses(*at.case("nothing"), names_survive=False),
-        lambda: signals.run(count(400), seed, room("signals")),
+        lambda: signals.run(count(200), seed, room("signals")),
         *[lambda code=code: commit_path.disk_errors(*at.case(f"errno-{code}"), (code,)) for code in commit_path.ERRNOS],
         lambda: parquet_mutations.run(count(100_000), seed, room("parquet")),
         lambda: commit_path.flips(next(iter((at.memory / "deaths" / "whole").glob("*.parquet")))),
         lambda: bundle_mutations.run(count(20_000), seed, room("bundles")),
         lambda: rounds.run(count(200), seed, room("rounds"), at.bundle, at.many, lock=True),
         lambda: rounds.run(count(200), seed, room("unlocked"), at.bundle, at.many, lock=False),
-        lambda: limits.run(count(200), seed, room("limits")),
-        lambda: replaced_inputs.run(count(2000), seed, room("replaced")),
+        lambda: limits.run(count(100), seed, room("limits")),
+        lambda: replaced_inputs.run(count(500), seed, room("replaced")),
     ]
 
 
