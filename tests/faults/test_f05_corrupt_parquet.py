@@ -2,8 +2,6 @@
 
 import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,6 +11,7 @@ from campaigns import parquet_mutations, pool
 from campaigns.parquet_files import make_bases
 from campaigns.scoring import NAME, opened
 from campaigns.thrift import varint, zigzag
+from campaigns.watch import run_measured
 from runner.config import Job
 from runner.dataset import open_dataset
 from runner.errors import InputError
@@ -82,15 +81,10 @@ def test_f05_a_page_that_claims_a_gigabyte_is_refused_and_never_given_it(bases, 
     claims = next(field for field in base.pages[-1].header if field.path == (3,))  # the very last page: nothing shifts
     content = base.content[: claims.start] + varint(zigzag(1 << 30)) + base.content[claims.end :]
     (tmp_path / NAME).write_bytes(content)
-    command = ["score", tiny_bundle, tmp_path / NAME, "--out", tmp_path / "out", "--quiet"]
-    script = [sys.executable, "-c", "from runner.cli import main; main()", *map(str, command)]
-    with subprocess.Popen(script, stderr=subprocess.PIPE, text=True) as running:
-        messages = running.stderr.read()
-        _, status, usage = os.wait4(running.pid, 0)
-        running.returncode = os.waitstatus_to_exitcode(status)
-    assert running.returncode == 11
-    assert f"{NAME} is damaged in row group 2" in messages
-    assert usage.ru_maxrss / 1024 < PEAK_MIB
+    done = run_measured("score", tiny_bundle, tmp_path / NAME, "--out", tmp_path / "out", "--quiet")
+    assert done.code == 11
+    assert f"{NAME} is damaged in row group 2" in done.messages
+    assert done.peak_mib < PEAK_MIB
 
 
 def test_f05_a_file_cut_at_any_byte_is_refused_by_name(bases, tmp_path):

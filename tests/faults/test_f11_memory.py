@@ -1,13 +1,11 @@
 """F11: memory stays under its ceiling, whatever a row group decodes to."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from campaigns.watch import run_measured
 from runner.reader import PIECE_ROWS
 
 MIB = 1 << 20
@@ -16,22 +14,9 @@ CEILING_MIB = 250
 
 
 def peak_mib(bundle, source, out):
-    """Score in a process of its own; return its exit code and the largest resident set since it began, in MiB."""
-    code = """if True:
-        import os, sys
-        from runner.cli import main
-        leave = os._exit
-        def told(code):
-            print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
-            sys.stderr.flush()
-            leave(code)
-        os._exit = told
-        main()
-    """  # (a process inherits getrusage's maximum from whoever started it)
-    options = ["--out", out, "--quiet", "--workers", 2]
-    command = [sys.executable, "-c", code, "score", bundle, source, *options]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    return done.returncode, int(done.stderr.split()[-1]) / 1024
+    """Score in a process of its own; return its exit code and its peak in MiB."""
+    done = run_measured("score", bundle, source, "--out", out, "--quiet", "--workers", 2)
+    return done.code, done.peak_mib
 
 
 @pytest.fixture(scope="module")

@@ -79,10 +79,10 @@ def test_f21_a_device_lost_in_the_middle_ends_the_run_and_what_is_there_was_made
     assert "719" in lost.json()["error"]
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     assert lost.json()["to_do"] > 0
-    assert devices(tmp_path / "out") <= {"cuda"}
+    assert devices(tmp_path / "out") <= {"cuda:0"}
     again = with_cuda(freerun, "none", *words, tmp_path / "out")
     assert again.code == 0, again.err
-    assert devices(tmp_path / "out") == {"cuda"}
+    assert devices(tmp_path / "out") == {"cuda:0"}
     for path in (tmp_path / "whole").rglob("*.parquet"):
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
 

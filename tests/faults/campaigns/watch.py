@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import os
+import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,31 @@ def peak_mib() -> float:
     """Return the largest resident set of this process; getrusage would count whoever started it too."""
     (peak,) = (line.split()[1] for line in Path(STATUS).read_text().splitlines() if line[:6] == "VmHWM:")
     return int(peak) / 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """How a command ended: its exit code, its messages, and the largest resident set since it began."""
+
+    code: int
+    messages: str
+    peak_mib: float
+
+
+def run_measured(*words: object) -> Measured:
+    """Run `freerun` in a process of its own, and see how much memory it took."""
+    script = """if True:
+        import os, sys
+        from runner.cli import main
+        leave = os._exit
+        def told(code):
+            print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")), file=sys.stderr)
+            sys.stderr.flush()
+            leave(code)
+        os._exit = told
+        main()
+    """
+    command = [sys.executable, "-c", script, *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    messages, _, peak = done.stderr.rstrip("\n").rpartition("\n")
+    return Measured(done.returncode, messages, int(peak) / 1024)
