@@ -124,7 +124,7 @@ def test_headers_and_footers_without_end_are_refused_at_once(endless):
 
 @pytest.mark.parametrize("place", [0x12, 0x2F, 0x30, 0xAC])
 def test_a_footer_that_ends_the_process_in_pyarrows_own_view_of_a_chunk_is_read_here(place):
-    """Seen in 26.0.1, with 18 of the 3,936 bits of this footer: its exception is thrown where nobody catches."""
+    """Seen in 26.0.1, with 18 of the 3,936 flipped bits of this footer: an exception is thrown where nobody catches."""
     content = bytearray(written(pa.table({"past": [[0.0, 1.0]] * 3})))
     content[len(content) - 8 - int.from_bytes(content[-8:-4], "little") + place] ^= 0x10
     with contextlib.suppress(ValueError, IndexError):

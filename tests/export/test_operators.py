@@ -1,0 +1,65 @@
+"""The operators that the audit allows are those that export writes, and a few that it is to write next.
+
+Every kind that `benchmarks/parity.py` makes is audited when it is exported; here are so many of them that each layer
+count, scaling, start value and kind of data stands beside each other one.
+"""
+
+from dataclasses import replace
+
+import onnx
+import pytest
+
+from export.config import TrainConfig
+from export.forms import make_form
+from export.graphs import convert
+from export.model import build
+from export.pipeline import draft_manifest, provisional, start_tensorflow
+from runner.audit import audit_graph, signature
+from runner.manifest import Graph
+from runner.operators import OPERATORS
+
+KINDS = [
+    # units, scaling, start, future_known, past_observed
+    ([4], "none", -1.0, True, True),
+    ([4, 3], "standard", -1.0, False, True),
+    ([4, 3, 3], "window", -1.0, True, False),
+    ([4, 3], "none", "last", True, False),
+    ([4, 3, 3], "standard", "last", False, False),
+    ([4], "window", "last", True, True),
+]
+
+
+@pytest.fixture(scope="module")
+def graphs(train_windows, statistics):
+    """Return the graphs of all these kinds in both precisions, and what each must take and return."""
+    made = []
+    for units, scaling, start, future, flagged in KINDS:
+        config = TrainConfig(units=units, scaling=scaling, start=start)
+        start_tensorflow(config.seed)
+        sizes = train_windows.sizes if future else replace(train_windows.sizes, future=0)
+        models = build(config, sizes, statistics, 0, flagged=flagged)
+        pair = convert(models)
+        manifest = provisional(draft_manifest(config, sizes, statistics, 0, models, pair, flagged=flagged))
+        entry = {"file": "x", "bytes": 0, "sha256": "0" * 64}
+        for precision in ("fp32", "int8"):
+            for key, graph in make_form(pair, manifest, precision).by_key().items():
+                names = Graph(**entry, tensors=manifest.fused_tensors() if key == "fused" else {})
+                made.append((f"{units} {scaling} {start}: {precision} {key}", graph, signature(manifest, key, names)))
+    return made
+
+
+def test_all_that_export_writes_passes_the_audit(graphs):
+    for label, graph, expected in graphs:
+        audit_graph(graph, label, expected)
+
+
+def test_every_operator_that_is_allowed_is_written_or_has_its_reason(graphs):
+    seen = {node.op_type for _, graph, _ in graphs for node in onnx.load_model_from_string(graph).graph.node}
+    assert {name for name, operator in OPERATORS.items() if operator.expected is None} == seen
+
+
+def test_every_attribute_that_is_allowed_is_written_or_belongs_to_an_operator_that_is_not_yet(graphs):
+    nodes = [node for _, graph, _ in graphs for node in onnx.load_model_from_string(graph).graph.node]
+    seen = {(node.op_type, attribute.name) for node in nodes for attribute in node.attribute}
+    written = {name: operator for name, operator in OPERATORS.items() if operator.expected is None}
+    assert {(name, setting) for name, operator in written.items() for setting in operator.settings} == seen
