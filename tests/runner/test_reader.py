@@ -288,5 +288,7 @@ def test_a_row_larger_than_any_should_be_is_refused_by_name_and_row_group(tmp_pa
     path = text_file(tmp_path / "a.parquet", [10, 10, ROW_BYTES + 1, 10], group=2)
     blocks = read(path, 2)
     assert len(next(blocks)) == 2
-    with pytest.raises(InputError, match=r"a\.parquet is too large to read in row group 1\n.*a row of 64 MiB"):
+    with pytest.raises(
+        InputError, match=r"a\.parquet is too large to read in row group 1\n.*a row of 64 MiB, where at most 64 fit"
+    ):
         next(blocks)
