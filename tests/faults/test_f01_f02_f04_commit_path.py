@@ -30,7 +30,7 @@ def room(tmp_path):
 def case(request, tiny, tiny_bundle, room, monkeypatch):
     """Return two small files to score, one of them in a partition; with `second`, one was scored the night before."""
     told = versions()
-    monkeypatch.setattr("runner.run.versions", lambda: told)  # asking for them takes as long as all the rest
+    monkeypatch.setattr("runner.execution.versions", lambda: told)  # asking for them takes as long as all the rest
     tiny.write_dataset(room / "in", {"a.parquet": 20})
     first = None
     if request.param == "second":

@@ -41,7 +41,7 @@ HANGS = {
     "writing": "import runner.writer\nrunner.writer.PartWriter.add = hang",
     "committing": "import runner.pipeline\nrunner.pipeline.Pipeline._commit = hang",
     "syncing": "os.fsync = hang",
-    "reporting": "import runner.run\nrunner.run.write_report = hang",
+    "reporting": "import runner.execution\nrunner.execution.write_report = hang",
 }
 MEASURING = "import runner.tune\nrunner.tune.open_loop = hang"
 BEFORE_THE_LOCK = {"imports", "reading the bundle"}

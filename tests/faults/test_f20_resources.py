@@ -116,7 +116,7 @@ FAULTS = {
     "file descriptors": OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
 }
 PLACES = (
-    "runner.run.make_plan",
+    "runner.execution.make_plan",
     "runner.forecaster.open_session",
     "runner.pipeline.read_ahead",
     "runner.pipeline.validate",
@@ -124,7 +124,7 @@ PLACES = (
     "runner.pipeline.score_block",
     "runner.pipeline.open_part",
     "runner.writer.PartWriter.finish",
-    "runner.run.remember",
+    "runner.execution.remember",
 )
 
 

@@ -151,8 +151,8 @@ def opened(bundle: Path, folder: Path) -> Iterator[Scorer]:
         with (
             patch("runner.forecaster.open_forecaster", again),
             patch("runner.run.open_bundle", lambda *_: found),
-            patch("runner.run.audit_bundle", lambda *_: audited),
-            patch("runner.run.versions", lambda: known),
+            patch("runner.execution.audit_bundle", lambda *_: audited),
+            patch("runner.execution.versions", lambda: known),
             patch("os.fsync", lambda _: None),
         ):
             yield Scorer(bundle, folder / "in" / NAME, folder / "out", forecaster)
