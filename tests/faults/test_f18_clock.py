@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import runner.run
+import runner.execution
 from runner.config import Job
 from runner.errors import ExitCode
 from runner.report import Report
@@ -85,7 +85,7 @@ def wrong_clock(monkeypatch):
             def now(cls, tz=None):
                 return next(faces).astimezone(tz)
 
-        monkeypatch.setattr(runner.run, "datetime", Wrong)
+        monkeypatch.setattr(runner.execution, "datetime", Wrong)
         monkeypatch.setattr(time, "time", lambda: next(faces).timestamp())
         monkeypatch.setattr(time, "time_ns", lambda: int(next(faces).timestamp()) * 10**9)
 
@@ -107,9 +107,9 @@ def looks_at_the_clock(path: Path) -> list[str]:
 
 
 def test_f18_the_runner_looks_at_the_clock_for_the_two_times_in_the_report_alone():
-    root = Path(runner.run.__file__).parent
+    root = Path(runner.execution.__file__).parent
     found = {path.name: looks for path in sorted(root.rglob("*.py")) if (looks := looks_at_the_clock(path))}
-    assert found == {"run.py": ["datetime.now", "datetime.now"]}
+    assert found == {"execution.py": ["datetime.now", "datetime.now"]}
 
 
 def test_f18_a_clock_that_is_set_back_and_forth_during_a_run_changes_no_byte(
