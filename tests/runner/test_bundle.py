@@ -8,7 +8,8 @@ import shutil
 
 import pytest
 
-from runner.bundle import MANIFEST_LIMIT, audit_bundle, open_bundle
+import runner.bundle
+from runner.bundle import MANIFEST_LIMIT, MOST_FILES, audit_bundle, open_bundle
 from runner.errors import BundleError
 
 FILES = ("manifest.json", "encoder.onnx", "decoder_step.onnx", "golden.parquet", "certificate.json")
@@ -104,6 +105,21 @@ def test_a_folder_or_a_pipe_inside_is_refused_by_name(bundle):
     message = refusal(bundle)
     assert "more" in message
     assert "pipe" in message
+
+
+def test_a_pipe_that_takes_a_files_place_after_the_look_around_is_refused_and_not_waited_for(bundle, monkeypatch):
+    names = runner.bundle._plain_files(bundle)
+    monkeypatch.setattr("runner.bundle._plain_files", lambda _: names)
+    (bundle / "encoder.onnx").unlink()
+    os.mkfifo(bundle / "encoder.onnx")
+    assert "encoder.onnx is not a plain file" in refusal(bundle)
+
+
+def test_a_folder_of_many_files_is_refused_before_all_of_them_are_looked_at(bundle, monkeypatch):
+    for index in range(MOST_FILES):
+        (bundle / f"more-{index}").touch()
+    monkeypatch.setattr("runner.bundle.parse_manifest", lambda _: pytest.fail("the manifest was read"))
+    assert f"more than {MOST_FILES} files" in refusal(bundle)
 
 
 def test_hard_links_are_no_ground_for_refusal(bundle, tmp_path):

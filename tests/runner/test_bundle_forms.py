@@ -51,6 +51,13 @@ def test_a_bundle_with_both_precisions_opens_with_the_very_bytes_on_disk(full):
     assert audit_bundle(opened, "int8").facts.keys() == {name for name in audit if name.startswith("int8/")}
 
 
+def test_a_precision_that_was_not_looked_at_opens_no_sessions(full):
+    audited = audit_bundle(open_bundle(full), "fp32")
+    assert audited.graphs("fp32") == audited.bundle.graphs("fp32")
+    with pytest.raises(BundleError, match="int8 graphs were not audited"):
+        audited.graphs("int8")
+
+
 def test_a_precision_that_is_not_there_is_refused_with_its_remedy(bundle):
     with pytest.raises(BundleError, match="freerun-export quantize") as caught:
         open_bundle(bundle).graphs("int8")

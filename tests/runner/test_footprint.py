@@ -57,6 +57,16 @@ def test_the_order_is_onnxruntimes_and_not_the_files():
     assert cost_of([*made, *narrowed, joined], ["joined"]).elements < 120
 
 
+def test_of_two_branches_the_one_written_last_runs_first():
+    """So what it leaves behind is there while the other one is at its largest."""
+    first = [step([], {"a": 100}), step(["a"], {"left": 50})]
+    last = [step([], {"b": 40}), step(["b"], {"little": 1})]
+    little_first = [*first, *last, step(["left", "little"], {"c": 1})]
+    left_first = [*last, *first, step(["left", "little"], {"c": 1})]
+    assert cost_of(little_first, ["c"]).elements == 1 + 100 + 50
+    assert cost_of(left_first, ["c"]).elements == 100 + 50
+
+
 def graph_of(nodes, *constants):
     """Return a graph of x [batch, WIDTH] to y [batch, 1], the greatest element of what the nodes make: `wide`."""
     inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", WIDTH])]

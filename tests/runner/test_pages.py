@@ -71,6 +71,18 @@ def varint(number):
     return bytes([*parts, number])
 
 
+def test_pages_that_go_on_beyond_what_the_footer_says_are_refused():
+    content = written(
+        pa.table({"past": [[0.0] * 70_000]}), use_dictionary=False, compression="none", data_page_size=1 << 30
+    )
+    size = metadata(content).row_group(0).column(0).total_compressed_size
+    footer = int.from_bytes(content[-8:-4], "little")
+    lying = content[: -8 - footer] + content[-8 - footer :].replace(varint(size), varint(size - 1))
+    assert lying != content
+    with pytest.raises(ValueError, match="a page goes on to byte"):
+        held_by(lying)
+
+
 def test_another_programs_file_is_refused(table):
     content = written(table).replace(b"parquet-cpp-arrow", b"parquet-mr-writer")
     with pytest.raises(ValueError, match="parquet-mr"):

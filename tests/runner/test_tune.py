@@ -273,6 +273,15 @@ def test_a_bench_that_cannot_be_followed_is_a_usage_error(command, full_bundle, 
     assert kept(cache) == []
 
 
+@pytest.mark.parametrize(("largest", "tried"), [(300, {64, 128, 256}), (64, {64}), (7, {7})])
+def test_no_batch_size_that_takes_too_much_memory_is_tried(bundle, monkeypatch, largest, tried):
+    monkeypatch.setattr("runner.bundle.AuditedBundle.largest_batch", lambda *_: largest)
+    found = bench_bundle(bundle, CPU, 0.1, Stop())
+    assert {trial.batch_size for trial in found["fp32"].trials} <= tried
+    assert min(trial.batch_size for trial in found["fp32"].trials) == min(tried)
+    assert settle(Job(bundle.path, "IN", Path("OUT")), bundle, CPU, 1, Stop()).batch_size in tried
+
+
 def test_what_was_measured_changes_no_byte_of_a_run(full_bundle, dataset, tmp_path, score, parts, cache, monkeypatch):
     monkeypatch.setattr("runner.tune.WORTH_MEASURING", 1)
     monkeypatch.setattr("runner.tune.SECONDS", 0.01)
