@@ -196,7 +196,7 @@ def concat(given: Given, settings: Settings, _count: int) -> list[Tensor]:
         raise MisfitError(f"{' and '.join(shown(part.axes) for part in parts[:3])} do not fit at axis {place}")
     axes = (*first[:place], sum(part.axes[place] for part in parts), *first[place + 1 :])
     lists = [part.items for part in parts]
-    known = len(axes) == 1 and axes[0] <= MOST_ITEMS and all(items is not None for items in lists)
+    known = len(axes) == 1 and axes[0] <= MOST_AXES and all(items is not None for items in lists)
     return [Tensor(axes, tuple(item for items in lists for item in items or ()) if known else None)]
 
 
