@@ -3,14 +3,22 @@
 import contextlib
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, ValueInfoProto, helper, numpy_helper
 
+from runner import manifest
+from runner.audit import DESCRIBING_BYTES
+from runner.bundle import LARGEST_CALL
+from runner.follow import MOST_NAMES
+from runner.footprint import LARGEST_FOOTPRINT, MOST_WORK
+from runner.golden import MOST_ITEMS
+from runner.manifest import BUNDLE_LIMIT, FILE_LIMIT, GRAPH_LIMIT, LARGEST_WINDOW, MOST_VALUES
 from runner.operators import OPERATORS, products
-from runner.proto import constant
+from runner.proto import LIMITS, constant
 from runner.shapes import BATCH, END, LARGEST_TENSOR, MOST_AXES, MisfitError, Tensor, elements, literal, shown
 
 B = BATCH
@@ -292,3 +300,25 @@ def _nudged(given, draw):
     if values.dtype == np.int64 and values.ndim:
         values[draw.randrange(values.size)] = draw.choice((-3, -2, -1, 0, 1, 2, 3, 5, 6, 10**9, -(10**9)))
     return values
+
+
+def test_the_format_page_lists_the_operators_of_the_code():
+    page = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text()
+    for heading, expected in (("Operators that export writes:", False), ("Operators for models to come:", True)):
+        told = page.split(heading)[1].split("\n\n")[0].split()
+        assert told == sorted(name for name, entry in OPERATORS.items() if bool(entry.expected) == expected)
+
+
+def test_the_format_page_states_the_limits_of_the_code():
+    page = (Path(__file__).parents[2] / "docs" / "bundle-format.md").read_text().split("## Limits")[1]
+    limits = [
+        LARGEST_TENSOR, LARGEST_FOOTPRINT, MOST_WORK, LIMITS["node"], LIMITS["initializer"], MOST_NAMES, MOST_VALUES,
+        LARGEST_WINDOW, MOST_ITEMS, LARGEST_CALL["cpu"], manifest.MOST_NAMES,
+    ]  # fmt: skip
+    sizes = {GRAPH_LIMIT: "512 MiB", FILE_LIMIT: "64 MiB", BUNDLE_LIMIT: "1 GiB", DESCRIBING_BYTES: "10 MiB"}
+    for number in limits:
+        assert f" {number:,}" in page
+    for number, words in sizes.items():
+        amount, unit = words.split()
+        assert number == int(amount) << {"MiB": 20, "GiB": 30}[unit]
+        assert words in page
