@@ -55,3 +55,13 @@ def test_the_readme_names_every_key_of_the_training_config():
 def test_links_inside_the_repository_lead_somewhere(page):
     targets = re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("fault", range(1, 29))
+def test_every_fault_that_is_promised_to_be_survived_has_a_test_that_carries_its_number(fault):
+    names = [
+        name
+        for path in (ROOT / "tests" / "faults").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    ]
+    assert any(re.match(rf"test_(f\d\d_)*f{fault:02d}_", name) for name in names)
