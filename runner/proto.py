@@ -127,7 +127,7 @@ def _schema(onnx_model: Any) -> Any:
             del message.field[:]
             message.field.extend(kept)
     pool = DescriptorPool()
-    pool.Add(file)
+    pool.AddSerializedFile(file.SerializeToString())
     return GetMessageClass(pool.FindMessageTypeByName(onnx_model.DESCRIPTOR.full_name))
 
 
@@ -138,5 +138,5 @@ def _left_out(message: Any) -> Iterator[str]:
         if name in SCHEMA and field.name not in SCHEMA[name].split():
             yield f"'{field.name}' in a {name}" + (f" ({message.name})" if getattr(message, "name", "") else "")
         elif field.message_type is not None:
-            for inner in value if field.is_repeated else [value]:
+            for inner in [value] if hasattr(value, "ListFields") else value:
                 yield from _left_out(inner)
