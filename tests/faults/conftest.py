@@ -1,4 +1,4 @@
-"""Faults are injected into forked processes, and a process whose threads TensorFlow has started is none to fork from."""
+"""Faults are injected into forked processes, and a process in which TensorFlow has threads is none to fork from."""
 
 import sys
 from pathlib import Path
