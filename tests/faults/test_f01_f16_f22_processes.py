@@ -27,7 +27,7 @@ def test_f01_f22_a_run_killed_at_any_moment_leaves_whole_files_and_the_same_comm
 @pytest.mark.parametrize("writer", naive.WRITERS)
 def test_f01_the_harness_sees_what_a_naive_writer_leaves(data, tmp_path, writer):
     print(f"seed {SEED}")
-    result = naive.run(writer, 30, SEED, tmp_path, data)
+    result = naive.run(writer, 20, SEED, tmp_path, data)
     assert result.torn > 0
     assert result.rows_doubled > 0 or writer == "ParquetWriter"
 
@@ -35,6 +35,6 @@ def test_f01_the_harness_sees_what_a_naive_writer_leaves(data, tmp_path, writer)
 @pytest.mark.parametrize("lock", [True, False], ids=["with the lock", "without it"])
 def test_f16_of_eight_runs_at_once_one_works_and_no_row_is_doubled(tiny_bundle, data, tmp_path, lock):
     print(f"seed {SEED}")
-    result = rounds.run(3, SEED, tmp_path, tiny_bundle, data, lock=lock)
+    result = rounds.run(2, SEED, tmp_path, tiny_bundle, data, lock=lock)
     assert result.failures == ()
     assert (result.rows_lost, result.rows_doubled, result.torn) == (0, 0, 0)

@@ -18,8 +18,9 @@ from campaigns.signals import Task, make_light
 
 HANG_SECONDS = 60
 MEBIBYTE = 1 << 20
-RANGES = {"address space": (16 * MEBIBYTE, 1400 * MEBIBYTE), "threads": (1, 14), "file descriptors": (5, 16)}
-"""Where a limit begins to hurt. With fewer than five descriptors the interpreter itself does not start."""
+RANGES = {"address space": (64 * MEBIBYTE, 1400 * MEBIBYTE), "threads": (1, 14), "file descriptors": (5, 16)}
+"""Where a limit begins to hurt. With fewer than five descriptors the interpreter itself does not start, and with less
+than 64 MiB nothing of ours can be imported that would tell."""
 NUMBERS = {
     "address space": resource.RLIMIT_AS,
     "threads": resource.RLIMIT_NPROC,
