@@ -19,9 +19,9 @@ def test_f01_f22_a_run_killed_at_any_moment_leaves_whole_files_and_the_same_comm
     tiny_bundle, data, tmp_path
 ):
     print(f"seed {SEED}")
-    result = kills.run(40, SEED, tmp_path, tiny_bundle, data)
+    result = kills.run(24, SEED, tmp_path, tiny_bundle, data)
     assert result.failures == ()
-    assert (result.tried, result.rows_lost, result.rows_doubled, result.torn) == (40, 0, 0, 0)
+    assert (result.tried, result.rows_lost, result.rows_doubled, result.torn) == (24, 0, 0, 0)
 
 
 @pytest.mark.parametrize("writer", naive.WRITERS)
