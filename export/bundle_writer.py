@@ -250,12 +250,15 @@ def losses(score: Score) -> dict[str, float | None]:
     return {"masked_mse": score.masked_mse(score.model), "observed_mse": score.observed_mse(score.model)}
 
 
-def certificate_of(certificate: Certificate, config: TrainConfig, export_id: str) -> dict[str, Any]:
-    """Return the record of what was measured of the float32 form."""
+def certificate_of(
+    certificate: Certificate, config: TrainConfig, export_id: str, windows_digest: str
+) -> dict[str, Any]:
+    """Return the record of what was measured of the float32 form; the digest is of the windows it was measured on."""
     forced, free = certificate.runner
     keras_forced, keras_free = certificate.keras
     return {
         "export_id": export_id,
+        "windows_digest": windows_digest,
         "tolerance": certificate.tolerance,
         "unit": "the target's deviation for predictions and memory; for states their largest value, at least 1",
         "largest_difference": certificate.largest,

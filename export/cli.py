@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner import __version__
-from runner.terminal import columns, run_command
+from runner.options import columns
+from runner.terminal import run_command
 
 if TYPE_CHECKING:
     from export.pipeline import Exported
@@ -39,7 +40,7 @@ def demo_data(folder: Path, train_windows: int, valid_windows: int, seed: int) -
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable.")
 @click.option(
-    "--column", multiple=True, callback=columns, metavar="ROLE=NAME", help="Name a role's column; repeatable."
+    "--column", multiple=True, callback=columns(), metavar="ROLE=NAME", help="Name a role's column; repeatable."
 )
 def train(
     train_data: str,
@@ -71,7 +72,7 @@ def train(
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--valid", required=True, metavar="VALID", help="Windows that certify the int8 graphs.")
 @click.option(
-    "--column", multiple=True, callback=columns, metavar="ROLE=NAME", help="Name a role's column; repeatable."
+    "--column", multiple=True, callback=columns(), metavar="ROLE=NAME", help="Name a role's column; repeatable."
 )
 def quantize(bundle: Path, valid: str, column: dict[str, str]) -> None:
     """Add int8 graphs to BUNDLE if they forecast as well on VALID. The bundle gets another id."""

@@ -31,9 +31,10 @@ from export.graphs import convert
 from export.model import build
 from export.quantize import certified_int8
 from export.training import Trained, WorkFolder, evaluate, identity_of, train
-from export.windows import Statistics, TrainingWindows, measure, open_windows
+from export.windows import Statistics, TrainingWindows, measure, open_windows, trainable
 from runner.bundle import audit_bundle, open_bundle
 from runner.errors import InputError, UsageError, explain, listing
+from runner.gap.windows import digest_of
 from runner.manifest import Manifest
 from runner.precision import Precision
 from runner.schema import Sizes
@@ -110,7 +111,8 @@ def train_bundle(
 def _certified_fp32(candidate: Candidate, certificate: Certificate, valid: TrainingWindows) -> CertifiedForm:
     golden = first_windows(valid, GOLDEN_WINDOWS)
     prediction = production_loop(candidate.manifest, candidate.graphs)(golden, False)
-    record = certificate_of(certificate, candidate.config, candidate.manifest.export_id)
+    judged = digest_of(trainable(block) for block in valid.blocks())
+    record = certificate_of(certificate, candidate.config, candidate.manifest.export_id, judged)
     return CertifiedForm(candidate.graphs, (golden, prediction), certificate.runner, record)
 
 

@@ -1,10 +1,7 @@
 """The command line of the runner: parse, run, print, exit."""
 
-import math
 import os
 import sys
-import tomllib
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -12,62 +9,18 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import click
 
 from runner import __version__
-from runner.config import Job
+from runner.config import EXTRA_ROLES, Job
 from runner.errors import InputError, UsageError, explain, listing, told
+from runner.options import columns, finite, job_file, option
 from runner.stop import Limits, Stop
 from runner.supervise import resident_megabytes, supervise
-from runner.terminal import WithoutPandas, columns, end_of, run_command, unknown_variables
+from runner.terminal import WithoutPandas, end_of, run_command, unknown_variables
 
 if TYPE_CHECKING:
     from runner.report import Report
 
-Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 PLACE = click.Path(path_type=Path, readable=False)
 """Any path: that one cannot be read is no wrong usage, but has the exit code of a bundle or an output."""
-
-
-def option(name: str, *parameter: str, **settings: Any) -> Decorator:
-    """Declare a flag that the environment can set too: --max-reject-rate is FREERUN_MAX_REJECT_RATE."""
-    envvar = "FREERUN_" + name.removeprefix("--").upper().replace("-", "_")
-    return click.option(name, *parameter, envvar=envvar, show_default=settings.get("default") is not None, **settings)
-
-
-def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a number to hold anything against")
-    return value
-
-
-def _config(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
-    """Take defaults from a TOML file; flags and the environment win over it."""
-    if not path:
-        return
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(explain(f"cannot read the job file {path}", got=error)) from error
-    flags = {flag.opts[0].lstrip("-").replace("-", "_"): flag for flag in ctx.command.params if flag.name != "config"}
-    wrong = [f"{key}: no such option" for key in sorted(values.keys() - flags.keys())]
-    for key in sorted(values.keys() & flags.keys()):
-        wanted = _toml_type(flags[key])
-        if type(values[key]) not in wanted:
-            wrong.append(f"{key}: got {values[key]!r}, expected {' or '.join(kind.__name__ for kind in wanted)}")
-    if wrong:
-        raise UsageError(explain(f"the job file {path} does not fit:" + listing(wrong), expected=", ".join(flags)))
-    chosen = {str(flags[key].name): value for key, value in values.items()}
-    if "column" in chosen:
-        chosen["column"] = [f"{role}={name}" for role, name in values["column"].items()]
-    ctx.default_map = {**(ctx.default_map or {}), **chosen}
-
-
-def _toml_type(flag: click.Parameter) -> tuple[type, ...]:
-    if flag.name == "column":
-        return (dict,)
-    if isinstance(flag, click.Option) and flag.is_flag:
-        return (bool,)
-    if isinstance(flag.type, click.FloatRange):
-        return (int, float)
-    return (int,) if isinstance(flag.type, click.IntRange) else (str,)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
@@ -88,15 +41,15 @@ def cli() -> None:
 @option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", help="Which of the bundle's graphs to run.")
 @option("--workers", type=click.IntRange(1, 1024), help="Decoding threads.  [default: the processors granted]")
 @option("--batch-size", type=click.IntRange(1, 1 << 20), help="Windows in one call.  [default: measured, else 128]")
-@option("--column", multiple=True, callback=columns, metavar="ROLE=NAME", help="Name a role's column; repeatable.")
+@option("--column", multiple=True, callback=columns(), metavar="ROLE=NAME", help="Name a role's column; repeatable.")
 @option(
     "--max-reject-rate",
     type=click.FloatRange(0, 1),
-    callback=_finite,
+    callback=finite,
     default=0.01,
     help="More rejects than this is exit 10.",
 )
-@option("--max-masked-mse", type=click.FloatRange(0), callback=_finite, help="A worse score than this is exit 15.")
+@option("--max-masked-mse", type=click.FloatRange(0), callback=finite, help="A worse score than this is exit 15.")
 @option(
     "--rescore",
     type=click.Choice(["changed", "none", "all"]),
@@ -111,7 +64,7 @@ def cli() -> None:
 @option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
-    callback=_finite,
+    callback=finite,
     metavar="SECONDS",
     help="End as SIGTERM would: exit 143, and the same command resumes.",
 )
@@ -121,7 +74,7 @@ def cli() -> None:
 @option("--quiet", is_flag=True, help="Print errors only; warnings stay in the report.")
 @click.option(
     "--config",
-    callback=_config,
+    callback=job_file,
     is_eager=True,
     expose_value=False,
     metavar="JOB.toml",
@@ -203,7 +156,7 @@ def check_output(ctx: click.Context, out: Path) -> None:
 @cli.command()
 @click.argument("bundle", type=PLACE)
 @option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
-@option("--seconds", type=click.FloatRange(0.1, 3600), callback=_finite, default=10.0, help="Time for all of it.")
+@option("--seconds", type=click.FloatRange(0.1, 3600), callback=finite, default=10.0, help="Time for all of it.")
 @option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @click.pass_context
 def bench(ctx: click.Context, bundle: Path, device: str, *, seconds: float, as_json: bool) -> None:
@@ -221,6 +174,38 @@ def bench(ctx: click.Context, bundle: Path, device: str, *, seconds: float, as_j
         click.echo(bench_as_json(opened.bundle, granted, found), nl=False)
     else:
         print_bench(found, cast("Any", sys.stdout))
+
+
+@cli.command("explain-gap")
+@click.argument("bundle", type=PLACE)
+@click.argument("valid", metavar="VALID")
+@option("--train", metavar="TRAIN", help="Windows that direct forecasts may learn from.")
+@option("--reported", metavar="LOSS", help="The validation loss that training reported.")
+@option(
+    "--column",
+    multiple=True,
+    callback=columns(EXTRA_ROLES),
+    metavar="ROLE=NAME",
+    help="Name a role's column; repeatable. Here series and optimal are roles too.",
+)
+@option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw it too: .svg, .png or .pdf.")
+@option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
+@click.pass_context
+def explain_the_gap(
+    ctx: click.Context, /, bundle: Path, valid: str, *, figure: Path | None, as_json: bool, **asked: Any
+) -> None:
+    """Say why BUNDLE's free-running loss on VALID is not the loss that training reported, and what can be won back."""
+    from runner.gap.explain import Question, explain_gap
+    from runner.gap.figure import require_figure
+    from runner.gap.metric import read_reported
+    from runner.gap.show import show
+
+    require_figure(figure)
+    reported = None if asked["reported"] is None else read_reported(asked["reported"])
+    question = Question(bundle, valid, asked["train"], reported, asked["column"])
+    with redirect_stdout(sys.stderr):
+        report = explain_gap(question, ctx.ensure_object(Stop), lambda line: click.echo(line, err=True))
+    show(report, figure, cast("Any", sys.stdout), as_json=as_json)
 
 
 @cli.command()

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 
 import click
 
-from runner.config import ROLES
 from runner.errors import ExitCode, explain, told
 from runner.stop import Stop
 
@@ -69,14 +68,6 @@ def _refused(error: Exception) -> int:
         return int(ExitCode.BUG)
     _say(str(refusal))
     return int(refusal.exit_code)
-
-
-def columns(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
-    """Read the values of a repeatable ROLE=NAME option."""
-    bad = [pair for pair in pairs if pair.partition("=")[0] not in ROLES or not pair.partition("=")[2]]
-    if bad:
-        raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME, where ROLE is one of {', '.join(ROLES)}")
-    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def unknown_variables(group: click.Group, environment: Mapping[str, str]) -> dict[str, str | None]:

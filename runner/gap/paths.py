@@ -3,6 +3,10 @@
 A loop that feeds back its own prediction follows one path, the one on which nothing unexpected happens. Where the next
 step does not depend linearly on the last one, that is not the mean of what may happen. Here each window is unrolled
 many times, each time with errors added that the forecaster was seen to make, and the forecasts are averaged.
+
+The errors of a group of paths are drawn from as many equal shares of what was seen, one from each, at every step. So
+the mean of a group hardly depends on the luck of the draw where forecasts are nearly linear; and the groups, which are
+independent of each other, tell what is left of that luck.
 """
 
 from collections.abc import Callable
@@ -17,6 +21,8 @@ from runner.gap.machine import Encoded, Hooks, Machine, unroll
 
 NAME = "sampled paths"
 MOST_PATHS, FEWEST_PATHS = 32, 8
+GROUPS = 4
+"""Of equally many paths, drawn independently of each other."""
 MOST_STEPS = 4_000_000
 """Steps of the decoder, over all windows and paths, that fewer paths keep to where that is possible."""
 CHUNK_WINDOWS = 64
@@ -28,7 +34,8 @@ ENOUGH = 200
 
 def paths_for(count: int, horizon: int) -> int:
     """Return how many paths a window gets: 32, or fewer (8 at least) where there are many windows."""
-    return int(np.clip(MOST_STEPS // max(count * horizon, 1), FEWEST_PATHS, MOST_PATHS))
+    paths = int(np.clip(MOST_STEPS // max(count * horizon, 1), FEWEST_PATHS, MOST_PATHS))
+    return paths // GROUPS * GROUPS
 
 
 def residuals_of(batch: WindowBatch, teacher_forced: F32) -> tuple[F32, ...]:
@@ -42,9 +49,9 @@ def residuals_of(batch: WindowBatch, teacher_forced: F32) -> tuple[F32, ...]:
         teacher_forced: predictions of these windows in raw units [N, H].
 
     Returns:
-        H pools to draw from, in raw units: the step's own residuals (target - prediction), or those of all steps where
-        its own are fewer than 200. A step counts where it is observed, and so is the one before it: after a gap, the
-        teacher's input is older than a step, and the error is that of a longer forecast.
+        H pools to draw from, in ascending order, in raw units: the step's own residuals (target - prediction), or
+        those of all steps where its own are fewer than 200. A step counts where it is observed, and so is the one
+        before it: after a gap, the teacher's input is older than a step, and the error is that of a longer forecast.
     """
     if batch.target is None:
         raise ValueError("residuals need a target")
@@ -74,14 +81,14 @@ def sampled_mean(
         machine: the forecaster; called from several threads at once where `threads` says so.
         valid: windows without rejects [N, ...].
         residuals: what to draw from by horizon step [H pools].
-        paths: S, at least 2.
+        paths: S, a multiple of 4.
         seed: of the draws. The result depends neither on the number of threads nor on their order.
         check: called again and again; raises to stop.
         threads: chunks of windows in work at once.
 
     Returns:
-        The mean over the paths [N, H], with `excess`, the sample variance over the paths divided by S: the squared
-        error of a mean of S paths is larger by that, in expectation, than the error of what it estimates.
+        The mean over the paths [N, H], with `excess`, the sample variance of the groups' means divided by their number:
+        the squared error of a mean is larger by that, in expectation, than the error of what it estimates.
     """
     sampler = _Sampler(machine, valid, residuals, paths, seed)
     size = _chunk_windows(machine, valid, paths)
@@ -115,13 +122,18 @@ class _Sampler:
         random = np.random.default_rng([self.seed, first])
 
         def feed(prediction: F32, h: int) -> F32:
-            pool = self.residuals[h]
-            return prediction + pool[random.integers(len(pool), size=prediction.shape)]
+            return prediction + _drawn(self.residuals[h], len(windows) * GROUPS, self.paths // GROUPS, random)
 
         forecasts = unroll(self.machine, encoded, future, hooks=Hooks(feed=feed)).astype(np.float64)
-        forecasts = forecasts.reshape(len(windows), self.paths, -1)
-        variance = forecasts.var(axis=1, ddof=1)
-        return forecasts.mean(axis=1).astype(np.float32), np.asarray(variance / self.paths)
+        means = forecasts.reshape(len(windows), GROUPS, -1, forecasts.shape[1]).mean(axis=2)
+        return means.mean(axis=1).astype(np.float32), np.asarray(means.var(axis=1, ddof=1) / GROUPS)
+
+
+def _drawn(pool: F32, groups: int, size: int, random: np.random.Generator) -> F32:
+    """Draw from a pool in ascending order, for each path of a group from another share of it [groups * size, 1]."""
+    shares = random.permuted(np.broadcast_to(np.arange(size), (groups, size)), axis=1)
+    places = (shares + random.random(shares.shape)) / size
+    return pool[(places * len(pool)).astype(np.intp)].reshape(-1, 1)
 
 
 def _fresh(batch: WindowBatch) -> Bool:
@@ -135,7 +147,7 @@ def _fresh(batch: WindowBatch) -> Bool:
 
 
 def _centred(pool: F32) -> F32:
-    return np.asarray(pool - pool.mean(dtype=np.float64), np.float32)
+    return np.sort(np.asarray(pool - pool.mean(dtype=np.float64), np.float32))
 
 
 def _chunk_windows(machine: Machine, valid: WindowBatch, paths: int) -> int:

@@ -1,6 +1,7 @@
 """Read windows that a loss can be computed on into memory, with the columns that only an explanation looks at."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 
 from runner.batch import F32, Index, WindowBatch, join
 from runner.columns import read_cells, type_problem
+from runner.config import EXTRA_ROLES
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain
 from runner.gap.intervals import block_length, block_of
@@ -19,8 +21,6 @@ from runner.validate import validate
 
 MOST_BYTES = 1 << 29
 """Held in memory at most; of larger data, every k-th block of windows is taken."""
-EXTRA_ROLES = ("series", "optimal")
-"""series: which series a window is cut from, of any type; optimal: the best forecast that the context allows [H]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,14 @@ class LossWindows:
 
 
 def read_windows(
-    text: str, sizes: Sizes, columns: Mapping[str, str], stop: Stop, *, flagged: bool, most_bytes: int = MOST_BYTES
+    text: str,
+    sizes: Sizes,
+    columns: Mapping[str, str],
+    stop: Stop,
+    *,
+    flagged: bool,
+    inverted: bool = False,
+    most_bytes: int = MOST_BYTES,
 ) -> LossWindows:
     """Read a dataset.
 
@@ -62,6 +69,7 @@ def read_windows(
         columns: role -> column name, only where they differ; `EXTRA_ROLES` may be among the roles.
         stop: ends the reading.
         flagged: the encoder takes `past_observed`.
+        inverted: take what the mask excludes for what counts, and the other way round.
         most_bytes: what may be held in memory.
 
     Raises:
@@ -69,6 +77,8 @@ def read_windows(
     """
     dataset = open_dataset(text)
     layouts, total = _layouts(dataset, text, sizes, columns)
+    if inverted:
+        layouts = {path: _inverted(layout) for path, layout in layouts.items()}
     extra = {role: columns.get(role, role) for role in EXTRA_ROLES}
     every = max(1, -(-total * row_bytes(sizes) // most_bytes))
     blocks = block_of(total, block_length(sizes.context, sizes.horizon))
@@ -86,6 +96,14 @@ def read_windows(
     windows, position, series, optimal = _joined(pieces, text, total, rejected)
     block = _dense(blocks[position]) if series is None else _dense(series)
     return LossWindows(windows, position, block, series is not None, optimal, total, rejected, every)
+
+
+def digest_of(batches: Iterable[WindowBatch]) -> str:
+    """Return what tells whether two readings are of the same windows: a digest of their contexts, in order."""
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(np.ascontiguousarray(batch.past).tobytes())
+    return digest.hexdigest()
 
 
 def row_bytes(sizes: Sizes) -> int:
@@ -118,6 +136,11 @@ def _layouts(dataset: Dataset, text: str, sizes: Sizes, columns: Mapping[str, st
         raise InputError(explain(f"no Parquet files in {text}", expected="*.parquet"))
     check_schemas(offenders)
     return layouts, total
+
+
+def _inverted(layout: Layout) -> Layout:
+    other = {"mask": "observed", "observed": "mask"}
+    return replace(layout, roles={other.get(role, role): name for role, name in layout.roles.items()})
 
 
 def _extra_problems(schema: pa.Schema, columns: Mapping[str, str], sizes: Sizes) -> list[str]:

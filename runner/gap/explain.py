@@ -1,0 +1,171 @@
+"""The order of an explanation: read, forecast in both modes, look at the wiring, compare, walk, tell."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from runner.batch import F32
+from runner.bundle import audit_bundle, open_bundle
+from runner.device import cpu_count
+from runner.errors import InputError, explain
+from runner.gap.forecasts import Forecast
+from runner.gap.ground import Ground, first_step_difference, machine_on, stand
+from runner.gap.machine import Machine
+from runner.gap.metric import Reported
+from runner.gap.panel import naive_panel, trained_panel
+from runner.gap.paths import paths_for, residuals_of, sampled_mean
+from runner.gap.report import GapReport, SuspectEntry
+from runner.gap.tell import Measured, report_of
+from runner.gap.verdict import verdict
+from runner.gap.walk import FREE_RUNNING, OPTIMAL, TEACHER_FORCED, blocks_of, errors_of, walk
+from runner.gap.windows import LossWindows, read_windows
+from runner.gap.wiring import metric_suspects, wiring_suspects
+from runner.schema import Sizes, sizes_of
+from runner.stop import Stop
+
+SEED = 0
+Say = Callable[[str], None]
+"""Takes a line about what is being done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be explained.
+
+    Attributes:
+        bundle: the bundle's folder.
+        valid: path or URI of the windows that every loss is taken over.
+        train: of those that the panel may learn from; None leaves out what has to be trained.
+        reported: the loss that training reported; None = the training model's exact one.
+        columns: role -> column name, only where they differ.
+    """
+
+    bundle: Path
+    valid: str
+    train: str | None = None
+    reported: Reported | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+class TrainingModel(Protocol):
+    """What is known where the Keras model is at hand too."""
+
+    name: str
+
+    def teacher_forced(self, windows: LossWindows) -> F32:
+        """Return the training model's own teacher-forced forecast [N, H]."""
+
+    def regularisation(self) -> float:
+        """Return what its regularisers add to Keras' loss."""
+
+    def machine(self) -> Machine | None:
+        """Return its loop, taken apart; None where that cannot be done."""
+
+    def further(self, windows: LossWindows) -> tuple[Forecast, ...]:
+        """Train it further both ways, and return the free-running forecasts: the control's, and the other one's."""
+
+
+def explain_gap(question: Question, stop: Stop, say: Say, model: TrainingModel | None = None) -> GapReport:
+    """Explain the gap between the loss that training reported and the free-running one.
+
+    Args:
+        question: bundle, data, and the reported loss.
+        stop: ends the work.
+        say: takes lines for the log.
+        model: the Keras model that the bundle was made from.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        InputError: the data does not fit it, or no target counts.
+        UsageError: a column cannot be what it was said to be.
+    """
+    audited = audit_bundle(open_bundle(question.bundle), "fp32")
+    sizes, flagged = sizes_of(audited.manifest), audited.manifest.past_observed
+    windows = _read(question.valid, sizes, question, stop, flagged=flagged)
+    say(f"{len(windows):,} windows of {windows.total:,} rows; forecasting in both modes")
+    ground = stand(audited, windows, stop)
+    trained = None if model is None else model.teacher_forced(windows)
+    losses = _losses(ground, trained)
+    suspects = metric_suspects(ground, question.reported, losses[0], model.regularisation() if model else None)
+    wired = abs(losses[1] - losses[0]) <= ground.tolerance
+    if not wired:
+        say("the exported step does not do what the training model does; simulating faults")
+        again = lambda: _read(question.valid, sizes, question, stop, flagged=flagged, inverted=True)  # noqa: E731
+        suspects += wiring_suspects(ground, trained, losses[0], model.machine() if model else None, again, stop)
+    forecasts = [Forecast(TEACHER_FORCED, ground.teacher_forced), Forecast(FREE_RUNNING, ground.free_running)]
+    if wired:
+        forecasts += _compared(question, ground, model, stop, say)
+    measured = _measured(ground, forecasts, question.reported, losses, wired=wired)
+    data = (question.valid, question.train, None if model is None else model.name)
+    return _told(report_of(ground, measured, first_step_difference(ground), data), suspects, _notes(ground, question))
+
+
+def _read(
+    text: str, sizes: Sizes, question: Question, stop: Stop, *, flagged: bool, inverted: bool = False
+) -> LossWindows:
+    windows = read_windows(text, sizes, question.columns, stop, flagged=flagged, inverted=inverted)
+    if windows.batch.observed is None or not windows.batch.observed.any():
+        raise InputError(explain(f"no target in {text} counts", remedy="is the mask the wrong way round? 1 = excluded"))
+    return windows
+
+
+def _losses(ground: Ground, trained: F32 | None) -> tuple[float, float, float]:
+    """Return L1, T and F. What is not known of the training model is taken to be as the exported step does it."""
+    forced = ground.loss(ground.teacher_forced)
+    exact = ground.loss(trained) if trained is not None else forced if ground.certified is None else ground.certified
+    return exact, forced, ground.loss(ground.free_running)
+
+
+def _compared(question: Question, ground: Ground, model: TrainingModel | None, stop: Stop, say: Say) -> list[Forecast]:
+    """Return all other forecasts of the same windows."""
+    batch, manifest = ground.windows.batch, ground.manifest
+    paths = paths_for(len(batch), manifest.horizon)
+    say(f"sampling {paths} paths a window")
+    residuals = residuals_of(batch, ground.teacher_forced)
+    found = [sampled_mean(machine_on(ground.audited, stop), batch, residuals, paths, SEED, stop.check, cpu_count())]
+    if model is not None:
+        found += model.further(ground.windows)
+    found += naive_panel(batch, manifest.target.feature, manifest.season_length)
+    if question.train is not None:
+        say("fitting direct forecasts")
+        train = _read(question.train, sizes_of(manifest), question, stop, flagged=manifest.past_observed)
+        found += trained_panel(train.batch, batch, manifest.target.feature, SEED)
+    if ground.windows.optimal is not None:
+        found.append(Forecast(OPTIMAL, ground.windows.optimal))
+    return found
+
+
+def _measured(
+    ground: Ground,
+    forecasts: list[Forecast],
+    reported: Reported | None,
+    losses: tuple[float, float, float],
+    *,
+    wired: bool,
+) -> Measured:
+    blocks = blocks_of(ground.windows, sizes_of(ground.manifest))
+    errors = {forecast.name: errors_of(ground.windows.batch, forecast, blocks) for forecast in forecasts}
+    found = walk(errors, blocks) if wired else None
+    return Measured(None if reported is None else reported.loss, *losses, errors, blocks, found)
+
+
+def _notes(ground: Ground, question: Question) -> list[str]:
+    windows, notes = ground.windows, []
+    if ground.certified is not None:
+        notes.append("these windows also chose the epoch: every loss of the network on them is optimistic")
+    if windows.taken_every > 1:
+        notes.append(f"of {windows.total:,} rows, every {windows.taken_every}th block of windows was taken")
+    if windows.rejected:
+        notes.append(f"{windows.rejected:,} rows with bad cells were left out")
+    if question.train is None:
+        notes.append("without --train, nothing that has to be fitted is in the panel: no ridge, no mlp, no climatology")
+    return notes
+
+
+def _told(report: GapReport, suspects: list[SuspectEntry], notes: list[str]) -> GapReport:
+    if not report.intervals and report.recoverable is not None:
+        notes.append(f"{report.windows.blocks} blocks of windows are too few for intervals, 20 are needed")
+    ordered = sorted(suspects, key=lambda entry: not entry.matches)
+    told = report.model_copy(update={"suspects": tuple(ordered), "notes": tuple(notes)})
+    return told.model_copy(update={"verdict": verdict(told)})

@@ -1,0 +1,76 @@
+"""Flags that the environment and a job file can set too."""
+
+import math
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from runner.config import ROLES
+from runner.errors import UsageError, explain, listing
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def option(name: str, *parameter: str, **settings: Any) -> Decorator:
+    """Declare a flag that the environment can set too: --max-reject-rate is FREERUN_MAX_REJECT_RATE."""
+    envvar = "FREERUN_" + name.removeprefix("--").upper().replace("-", "_")
+    return click.option(name, *parameter, envvar=envvar, show_default=settings.get("default") is not None, **settings)
+
+
+def finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    """Refuse NaN and infinity, which click takes for numbers."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number to hold anything against")
+    return value
+
+
+def job_file(ctx: click.Context, _param: click.Parameter, path: str | None) -> None:
+    """Take defaults from a TOML file; flags and the environment win over it."""
+    if not path:
+        return
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(explain(f"cannot read the job file {path}", got=error)) from error
+    flags = {flag.opts[0].lstrip("-").replace("-", "_"): flag for flag in ctx.command.params if flag.name != "config"}
+    wrong = [f"{key}: no such option" for key in sorted(values.keys() - flags.keys())]
+    for key in sorted(values.keys() & flags.keys()):
+        wanted = _toml_type(flags[key])
+        if type(values[key]) not in wanted:
+            wrong.append(f"{key}: got {values[key]!r}, expected {' or '.join(kind.__name__ for kind in wanted)}")
+    if wrong:
+        raise UsageError(explain(f"the job file {path} does not fit:" + listing(wrong), expected=", ".join(flags)))
+    chosen = {str(flags[key].name): value for key, value in values.items()}
+    if "column" in chosen:
+        chosen["column"] = [f"{role}={name}" for role, name in values["column"].items()]
+    ctx.default_map = {**(ctx.default_map or {}), **chosen}
+
+
+def _toml_type(flag: click.Parameter) -> tuple[type, ...]:
+    if flag.name == "column":
+        return (dict,)
+    if isinstance(flag, click.Option) and flag.is_flag:
+        return (bool,)
+    if isinstance(flag.type, click.FloatRange):
+        return (int, float)
+    return (int,) if isinstance(flag.type, click.IntRange) else (str,)
+
+
+def columns(extra: tuple[str, ...] = ()) -> Callable[..., dict[str, str]]:
+    """Return what reads the values of a repeatable ROLE=NAME option.
+
+    Args:
+        extra: roles that a command knows beside those of scoring.
+    """
+    roles = (*ROLES, *extra)
+
+    def read(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+        bad = [pair for pair in pairs if pair.partition("=")[0] not in roles or not pair.partition("=")[2]]
+        if bad:
+            raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME, where ROLE is one of {', '.join(roles)}")
+        return dict(pair.split("=", 1) for pair in pairs)
+
+    return read
