@@ -13,6 +13,9 @@ from runner.terminal import run_command
 if TYPE_CHECKING:
     from export.pipeline import Exported
 
+PROCESSES = ("ar1", "random-walk", "bistable", "mackey-glass", "sine")
+"""Names of what `demo-data` can draw, spelled out so that --help need not load numpy."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__, prog_name="freerun-export")
@@ -22,14 +25,21 @@ def cli() -> None:
 
 @cli.command("demo-data")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--process",
+    type=click.Choice(PROCESSES),
+    default="ar1",
+    show_default=True,
+    help="What to draw; docs/processes.md says what each shows.",
+)
 @click.option("--train-windows", type=click.IntRange(1), default=67_397, show_default=True)
 @click.option("--valid-windows", type=click.IntRange(1), default=3_389, show_default=True)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def demo_data(folder: Path, train_windows: int, valid_windows: int, seed: int) -> None:
+def demo_data(folder: Path, process: str, train_windows: int, valid_windows: int, seed: int) -> None:
     """Write windows with a known optimal forecast to DIR/train and DIR/valid, and a config to train on them."""
-    from export.demo_data import write_demo
+    from export.demo_data import PROCESSES, write_demo
 
-    for name in write_demo(folder, train_windows, valid_windows, seed):
+    for name in write_demo(folder, train_windows, valid_windows, seed, PROCESSES[process]):
         click.echo(folder / name)
 
 
