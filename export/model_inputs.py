@@ -1,0 +1,80 @@
+"""The inputs of a training model: which of them is what, and the model's calls on inputs that have our names."""
+
+from typing import Any
+
+from export.calls import Call, record
+from runner.errors import CertificationError, explain
+from runner.schema import Sizes
+
+INPUT_ROLES = ("past", "past_observed", "decoder_input", "future_known")
+
+
+def sizes_of_model(training: Any) -> tuple[dict[str, int], dict[str, tuple[int | None, ...]]]:
+    """Return which input has which role, and the axes of each role after the batch.
+
+    `future_known` is there too where the decoder's input holds it behind the previous value.
+
+    Raises:
+        CertificationError: the inputs are not those of a sequence-to-sequence forecaster.
+    """
+    roles = _roles(training)
+    shapes = {role: tuple(training.inputs[place].shape[1:]) for role, place in roles.items()}
+    if any(len(shape) != (1 if role == "past_observed" else 2) for role, shape in shapes.items()):
+        expected = "past [C, F], past_observed [C], decoder_input [H, 1] and future_known [H, K]"
+        raise CertificationError(explain("the model's inputs have other axes", got=shapes, expected=expected))
+    horizon, width = shapes["decoder_input"]
+    if width != 1 and "future_known" not in shapes:
+        shapes["future_known"] = (horizon, None if width is None else width - 1)
+    elif width != 1:
+        got = f"decoder_input {list(shapes['decoder_input'])} beside future_known"
+        raise CertificationError(explain("the decoder's input holds more than the previous value", got=got))
+    shapes["decoder_input"] = (horizon, 1)
+    return roles, shapes
+
+
+def _roles(training: Any) -> dict[str, int]:
+    """Return the place of each role among the inputs: by our own names, or encoder's first of two inputs."""
+    names = [entry.name for entry in training.inputs]
+    if "past" in names and "decoder_input" in names and set(names) <= set(INPUT_ROLES):
+        return {name: place for place, name in enumerate(names)}
+    if len(names) == 2:
+        first = 1 if names[0].startswith("dec") and not names[1].startswith("dec") else 0
+        return {"past": first, "decoder_input": 1 - first}
+    expected = f"two inputs (encoder's, decoder's), or inputs named {', '.join(INPUT_ROLES)}"
+    raise CertificationError(explain("the model's inputs are not known", got=", ".join(names), expected=expected))
+
+
+def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[Any], tuple[Call, ...]]:
+    """Run a model on inputs that are named by role and have no open axes.
+
+    Args:
+        training: a Functional model.
+        sizes: C, H, F and K, where the model leaves some open.
+
+    Returns:
+        The inputs by role, in our order; the outputs; the calls.
+
+    Raises:
+        CertificationError: the inputs are not those of a forecaster, or the calls cannot be followed.
+    """
+    import keras
+
+    if not hasattr(training, "inputs") or not training.inputs:
+        raise CertificationError(explain("the model is no Functional Keras model", got=type(training).__name__))
+    roles, shapes = sizes_of_model(training)
+    if sizes is not None:
+        shapes = {role: sizes.shape(role) if role != "decoder_input" else (sizes.horizon, 1) for role in shapes}
+    if any(axis is None for shape in shapes.values() for axis in shape):
+        raise CertificationError(explain("the model leaves axes open", got=shapes, expected="fixed lengths"))
+    inputs = {role: keras.Input(shapes[role], name=role) for role in INPUT_ROLES if role in shapes}
+    given, first = dict(inputs), []
+    if "future_known" in inputs and "future_known" not in roles:
+        join = keras.layers.Concatenate(name="decoder_input_and_future_known")
+        both = [inputs["decoder_input"], inputs["future_known"]]
+        given["decoder_input"] = join(both)
+        first = [Call(join, (both,), {}, given["decoder_input"])]
+    try:
+        outputs, calls = record(training, [given[role] for role in sorted(roles, key=roles.__getitem__)])
+    except Exception as error:
+        raise CertificationError(explain("the model's calls cannot be followed", got=error)) from error
+    return inputs, outputs, (*first, *calls)

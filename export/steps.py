@@ -1,0 +1,111 @@
+"""Make a decoder's call for one time step instead of the whole horizon."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from export.calls import Call
+from runner.errors import CertificationError, explain
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How the horizon is cut into steps.
+
+    Attributes:
+        horizon: H, which becomes 1.
+        cells: recurrent layers are unrolled.
+    """
+
+    horizon: int
+    cells: bool = False
+
+
+def refuse(call: Call, why: str) -> NoReturn:
+    """Refuse a model because of one of its layers.
+
+    Raises:
+        CertificationError: always.
+    """
+    what = f"the decoder cannot be run step by step: layer {call.name}"
+    remedy = "a decoder of LSTM or GRU layers with return_sequences=True, whose other layers look at one step alone"
+    raise CertificationError(explain(what, got=why, expected=remedy))
+
+
+def own(function: Callable[[Any], Any], name: str) -> Any:
+    """Return operations of ours as one layer: Keras would name them one by one, as it has named the model's."""
+    import keras
+
+    return keras.layers.Lambda(function, name=name)
+
+
+def run_one_step(cut: Cut, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], states: list[Any] | None) -> Any:
+    """Make a call for one step.
+
+    Args:
+        cut: H, and whether to unroll.
+        call: as it was recorded, for all steps.
+        args: its arguments for one step.
+        kwargs: its named arguments for one step.
+        states: of a recurrent layer [B, U]; None for all others.
+
+    Returns:
+        Its outputs, [B, 1, ...] where it gave [B, H, ...]; of a recurrent layer the sequence, then the next states.
+
+    Raises:
+        CertificationError: the layer does not work step by step.
+    """
+    try:
+        outputs = _recurrent(cut, call, args, kwargs, states) if states is not None else _other(cut, call, args, kwargs)
+    except CertificationError:
+        raise
+    except Exception as error:  # noqa: BLE001  (whatever a layer says to an input of one step is a refusal)
+        refuse(call, _why(cut, call, error))
+    whole, single = call.gives()[0], outputs[0] if isinstance(outputs, list | tuple) else outputs
+    if len(whole.shape) < 2 or whole.shape[1] != cut.horizon:
+        refuse(call, f"it gives {_axes(whole)}, which has no axis for the steps of the horizon ({cut.horizon})")
+    if tuple(single.shape[1:]) != (1, *whole.shape[2:]):
+        refuse(call, f"for one step it gives {_axes(single)}, for all of them {_axes(whole)}")
+    return outputs
+
+
+def _recurrent(cut: Cut, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], states: list[Any] | None) -> Any:
+    layer = call.operation
+    if not layer.return_sequences:
+        refuse(call, "it returns its last step alone (return_sequences=False)")
+    sequence = args[0] if args else kwargs["sequences"]
+    if cut.cells or not layer.return_state:
+        layer = _around(layer, unroll=cut.cells)
+    return layer(sequence, initial_state=states)
+
+
+def _around(layer: Any, *, unroll: bool) -> Any:
+    """Return a recurrent layer around the same cell, so with the same weights, that returns its states."""
+    import keras
+
+    name = f"{layer.name}_{'unrolled' if unroll else 'step'}"
+    return keras.layers.RNN(layer.cell, return_sequences=True, return_state=True, unroll=unroll, name=name)
+
+
+def _other(cut: Cut, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    from keras import ops
+
+    operation = call.operation
+    kind = type(operation).__name__
+    if kind == "RepeatVector":
+        return own(lambda given: given[:, None], f"{operation.name}_step")(args[0])
+    whole = call.gives()[0]
+    if kind == "Reshape" and len(whole.shape) > 1 and whole.shape[1] == cut.horizon:
+        return own(lambda given: ops.reshape(given, (-1, 1, *whole.shape[2:])), f"{operation.name}_step")(args[0])
+    return operation(*args, **kwargs)
+
+
+def _why(cut: Cut, call: Call, error: Exception) -> str:
+    """Say why a call failed: most often it takes a tensor of the encoder step by step."""
+    others = [tensor for tensor in call.reads() if len(tensor.shape) > 2 and tensor.shape[1] == cut.horizon]
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return f"it takes one step of the horizon only together with the others ({len(others)} inputs [B, H, ...]): {first}"
+
+
+def _axes(tensor: Any) -> str:
+    return f"[{', '.join(['B', *(str(axis) for axis in tensor.shape[1:])])}]"
