@@ -1,14 +1,17 @@
 """The order of an explanation: read, forecast in both modes, look at the wiring, compare, walk, tell."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from runner.batch import F32
+import numpy as np
+
+from runner.batch import F32, WindowBatch
 from runner.bundle import audit_bundle, open_bundle
 from runner.device import cpu_count
 from runner.errors import InputError, explain
+from runner.gap.case import Alternative
 from runner.gap.forecasts import Forecast
 from runner.gap.ground import Ground, first_step_difference, machine_on, stand
 from runner.gap.machine import Machine
@@ -20,11 +23,14 @@ from runner.gap.tell import Measured, report_of
 from runner.gap.verdict import verdict
 from runner.gap.walk import FREE_RUNNING, OPTIMAL, TEACHER_FORCED, blocks_of, errors_of, walk
 from runner.gap.windows import LossWindows, read_windows
-from runner.gap.wiring import metric_suspects, wiring_suspects
-from runner.schema import Sizes, sizes_of
+from runner.gap.wiring import faults_of_the_step, faults_undone, metric_suspects
+from runner.manifest import Manifest
+from runner.schema import sizes_of
 from runner.stop import Stop
 
 SEED = 0
+LOOSEST = 1e-3
+"""Deviations of the target that a forecast may differ by from the training model's before it is another forecast."""
 Say = Callable[[str], None]
 """Takes a line about what is being done."""
 
@@ -62,6 +68,9 @@ class TrainingModel(Protocol):
     def machine(self) -> Machine | None:
         """Return its loop, taken apart; None where that cannot be done."""
 
+    def others(self, batch: WindowBatch, teacher: F32) -> Sequence[Alternative]:
+        """Return what would be forecast with the faults that lie inside its graph."""
+
     def further(self, windows: LossWindows) -> tuple[Forecast, ...]:
         """Train it further both ways, and return the free-running forecasts: the control's, and the other one's."""
 
@@ -81,18 +90,16 @@ def explain_gap(question: Question, stop: Stop, say: Say, model: TrainingModel |
         UsageError: a column cannot be what it was said to be.
     """
     audited = audit_bundle(open_bundle(question.bundle), "fp32")
-    sizes, flagged = sizes_of(audited.manifest), audited.manifest.past_observed
-    windows = _read(question.valid, sizes, question, stop, flagged=flagged)
+    windows = _read(question.valid, audited.manifest, question, stop)
     say(f"{len(windows):,} windows of {windows.total:,} rows; forecasting in both modes")
     ground = stand(audited, windows, stop)
     trained = None if model is None else model.teacher_forced(windows)
     losses = _losses(ground, trained)
     suspects = metric_suspects(ground, question.reported, losses[0], model.regularisation() if model else None)
-    wired = abs(losses[1] - losses[0]) <= ground.tolerance
+    wired = _wired(ground, trained, losses)
     if not wired:
         say("the exported step does not do what the training model does; simulating faults")
-        again = lambda: _read(question.valid, sizes, question, stop, flagged=flagged, inverted=True)  # noqa: E731
-        suspects += wiring_suspects(ground, trained, losses[0], model.machine() if model else None, again, stop)
+        suspects += _faults(ground, question, losses[0], model, stop)
     forecasts = [Forecast(TEACHER_FORCED, ground.teacher_forced), Forecast(FREE_RUNNING, ground.free_running)]
     if wired:
         forecasts += _compared(question, ground, model, stop, say)
@@ -101,9 +108,8 @@ def explain_gap(question: Question, stop: Stop, say: Say, model: TrainingModel |
     return _told(report_of(ground, measured, first_step_difference(ground), data), suspects, _notes(ground, question))
 
 
-def _read(
-    text: str, sizes: Sizes, question: Question, stop: Stop, *, flagged: bool, inverted: bool = False
-) -> LossWindows:
+def _read(text: str, manifest: Manifest, question: Question, stop: Stop, *, inverted: bool = False) -> LossWindows:
+    flagged, sizes = manifest.past_observed, sizes_of(manifest)
     windows = read_windows(text, sizes, question.columns, stop, flagged=flagged, inverted=inverted)
     if windows.batch.observed is None or not windows.batch.observed.any():
         raise InputError(explain(f"no target in {text} counts", remedy="is the mask the wrong way round? 1 = excluded"))
@@ -115,6 +121,26 @@ def _losses(ground: Ground, trained: F32 | None) -> tuple[float, float, float]:
     forced = ground.loss(ground.teacher_forced)
     exact = ground.loss(trained) if trained is not None else forced if ground.certified is None else ground.certified
     return exact, forced, ground.loss(ground.free_running)
+
+
+def _wired(ground: Ground, trained: F32 | None, losses: tuple[float, float, float]) -> bool:
+    """Tell whether the exported step does what the training model does: the same loss, and forecasts where known."""
+    if trained is not None and np.abs(ground.teacher_forced - trained).max() > LOOSEST * ground.scale:
+        return False
+    return abs(losses[1] - losses[0]) <= ground.tolerance
+
+
+def _faults(
+    ground: Ground, question: Question, exact: float, model: TrainingModel | None, stop: Stop
+) -> list[SuspectEntry]:
+    machine = None if model is None else model.machine()
+    if model is not None and machine is not None:
+        return faults_of_the_step(ground, machine, model.others)
+    try:
+        turned = _read(question.valid, ground.manifest, question, stop, inverted=True)
+    except InputError:  # what the mask excludes may be anything
+        turned = None
+    return faults_undone(ground, exact, turned, machine_on(ground.audited, stop))
 
 
 def _compared(question: Question, ground: Ground, model: TrainingModel | None, stop: Stop, say: Say) -> list[Forecast]:
@@ -129,7 +155,7 @@ def _compared(question: Question, ground: Ground, model: TrainingModel | None, s
     found += naive_panel(batch, manifest.target.feature, manifest.season_length)
     if question.train is not None:
         say("fitting direct forecasts")
-        train = _read(question.train, sizes_of(manifest), question, stop, flagged=manifest.past_observed)
+        train = _read(question.train, manifest, question, stop)
         found += trained_panel(train.batch, batch, manifest.target.feature, SEED)
     if ground.windows.optimal is not None:
         found.append(Forecast(OPTIMAL, ground.windows.optimal))

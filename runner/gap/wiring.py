@@ -1,8 +1,21 @@
 """Name what is at fault: in how a loss was averaged, or in how the graphs are put together."""
 
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from runner.batch import F32, WindowBatch
+from runner.decode import teacher_inputs
+from runner.gap.case import Alternative
 from runner.gap.ground import Ground
+from runner.gap.machine import Machine
 from runner.gap.metric import Reported, averagings
 from runner.gap.report import SuspectEntry
+from runner.gap.suspects import SAMPLE, examine, undone
+from runner.gap.windows import LossWindows
+
+Others = Callable[[WindowBatch, F32], Sequence[Alternative]]
 
 
 def metric_suspects(
@@ -24,12 +37,52 @@ def metric_suspects(
             kind="metric",
             key=way.key,
             text=way.text,
-            difference=None if way.loss != way.loss or reported.loss != reported.loss else way.loss - reported.loss,
+            difference=way.loss - reported.loss if math.isfinite(way.loss - reported.loss) else None,
             matches=reported.is_near(way.loss),
         )
         for way in ways
     ]
 
 
-def wiring_suspects(*_: object) -> list[SuspectEntry]:
-    return []
+def faults_of_the_step(ground: Ground, machine: Machine, others: Others) -> list[SuspectEntry]:
+    """Simulate faults on the training model, until one makes the exported step's forecasts.
+
+    Args:
+        ground: the windows, and the exported step's teacher-forced forecasts of them.
+        machine: of the training model.
+        others: what faults that lie inside its graph would forecast, for a batch and the decoder's inputs.
+    """
+    batch = ground.windows.batch.take(slice(0, SAMPLE))
+    teacher = teacher_inputs(machine.encode(batch).previous, batch)
+    given = ground.teacher_forced[:SAMPLE]
+    found = examine(machine, batch, given, teacher=teacher, scale=ground.scale, extra=others(batch, teacher))
+    return [_wiring(entry.key, entry.said, entry.difference, matches=entry.matches) for entry in found]
+
+
+def faults_undone(ground: Ground, exact: float, turned: LossWindows | None, machine: Machine) -> list[SuspectEntry]:
+    """Take faults back on the bundle's own graphs, until one gives the certified loss.
+
+    Args:
+        ground: the windows.
+        exact: the loss that was certified of the training model, L1.
+        turned: the same windows, read with the mask the other way round; None where they cannot be.
+        machine: of the bundle.
+    """
+    batch, start = ground.windows.batch, ground.manifest.start.value
+    first = None if start is None else np.full((len(batch), 1), start, np.float32)
+    found = undone(machine, batch, teacher=True, start=first, turned=turned.batch if turned else None)
+    differences = [(entry, entry.masked_mse - exact) for entry in found]
+    return [
+        _wiring(entry.key, entry.said, difference, matches=abs(difference) <= ground.tolerance)
+        for entry, difference in differences
+    ]
+
+
+def _wiring(key: str, said: str, difference: float, *, matches: bool) -> SuspectEntry:
+    return SuspectEntry(
+        kind="wiring",
+        key=key,
+        text=said.rstrip("."),
+        difference=difference if math.isfinite(difference) else None,
+        matches=matches,
+    )

@@ -9,7 +9,8 @@ import pytest
 
 from runner.gap.report import GapReport
 
-KEYS = set("teacher_forced free_running gap parts recoverable intervals per_step panel suspects verdict".split())
+KEYS = {"teacher_forced", "free_running", "gap", "parts", "recoverable", "intervals"}
+KEYS |= {"per_step", "panel", "suspects", "verdict"}
 
 
 @pytest.fixture(scope="module")
