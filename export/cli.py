@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner import __version__
-from runner.options import columns
+from runner.options import PLACE, columns, explaining
+from runner.stop import Stop
 from runner.terminal import run_command
 
 if TYPE_CHECKING:
@@ -90,6 +91,25 @@ def quantize(bundle: Path, valid: str, column: dict[str, str]) -> None:
 
     manifest, form = quantize_bundle(bundle, valid, column)
     _print_lines({"bundle": f"{bundle}", "bundle id": manifest.bundle_id, **_int8_lines(form.certificate)})
+
+
+@cli.command("explain-gap")
+@explaining
+@click.option("--model", type=PLACE, metavar="MODEL.keras", help="The training model that BUNDLE was made from.")
+@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="To train it further, each way.")
+@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Of that training.")
+@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=0.001, show_default=True)
+@click.option("--trust-model", is_flag=True, help="Open MODEL even if it may run code of its author.")
+@click.pass_context
+def explain_the_gap(ctx: click.Context, /, **asked: Any) -> None:
+    """Say why BUNDLE's free-running loss on VALID is not the loss that training reported, and what can be won back."""
+    from export.explain import model_opener
+    from runner.gap.ask import answer
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    answer(asked, ctx.ensure_object(Stop), say, model_opener(asked, say) if asked["model"] else None)
 
 
 def _print_export(out: Path, exported: "Exported") -> None:

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import click
 
 from runner import __version__
-from runner.config import EXTRA_ROLES, Job
+from runner.config import Job
 from runner.errors import InputError, UsageError, explain, listing, told
-from runner.options import columns, finite, job_file, option
+from runner.options import PLACE, columns, explaining, finite, job_file, option
 from runner.stop import Limits, Stop
 from runner.supervise import resident_megabytes, supervise
 from runner.terminal import WithoutPandas, end_of, run_command, unknown_variables
 
 if TYPE_CHECKING:
     from runner.report import Report
-
-PLACE = click.Path(path_type=Path, readable=False)
-"""Any path: that one cannot be read is no wrong usage, but has the exit code of a bundle or an output."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
@@ -177,35 +174,13 @@ def bench(ctx: click.Context, bundle: Path, device: str, *, seconds: float, as_j
 
 
 @cli.command("explain-gap")
-@click.argument("bundle", type=PLACE)
-@click.argument("valid", metavar="VALID")
-@option("--train", metavar="TRAIN", help="Windows that direct forecasts may learn from.")
-@option("--reported", metavar="LOSS", help="The validation loss that training reported.")
-@option(
-    "--column",
-    multiple=True,
-    callback=columns(EXTRA_ROLES),
-    metavar="ROLE=NAME",
-    help="Name a role's column; repeatable. Here series and optimal are roles too.",
-)
-@option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw it too: .svg, .png or .pdf.")
-@option("--json", "as_json", is_flag=True, help="Print the explanation as JSON.")
+@explaining
 @click.pass_context
-def explain_the_gap(
-    ctx: click.Context, /, bundle: Path, valid: str, *, figure: Path | None, as_json: bool, **asked: Any
-) -> None:
+def explain_the_gap(ctx: click.Context, /, **asked: Any) -> None:
     """Say why BUNDLE's free-running loss on VALID is not the loss that training reported, and what can be won back."""
-    from runner.gap.explain import Question, explain_gap
-    from runner.gap.figure import require_figure
-    from runner.gap.metric import read_reported
-    from runner.gap.show import show
+    from runner.gap.ask import answer
 
-    require_figure(figure)
-    reported = None if asked["reported"] is None else read_reported(asked["reported"])
-    question = Question(bundle, valid, asked["train"], reported, asked["column"])
-    with redirect_stdout(sys.stderr):
-        report = explain_gap(question, ctx.ensure_object(Stop), lambda line: click.echo(line, err=True))
-    show(report, figure, cast("Any", sys.stdout), as_json=as_json)
+    answer(asked, ctx.ensure_object(Stop), lambda line: click.echo(line, err=True))
 
 
 @cli.command()

@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
-from runner.config import ROLES
+from runner.config import EXTRA_ROLES, ROLES
 from runner.errors import UsageError, explain, listing
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+PLACE = click.Path(path_type=Path, readable=False)
+"""Any path: that one cannot be read is no wrong usage, but has the exit code of a bundle or an output."""
 
 
 def option(name: str, *parameter: str, **settings: Any) -> Decorator:
@@ -74,3 +76,25 @@ def columns(extra: tuple[str, ...] = ()) -> Callable[..., dict[str, str]]:
         return dict(pair.split("=", 1) for pair in pairs)
 
     return read
+
+
+def explaining(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the arguments and flags of `explain-gap`, which both programs have."""
+    parameters = (
+        click.argument("bundle", type=PLACE),
+        click.argument("valid", metavar="VALID"),
+        option("--train", metavar="TRAIN", help="Windows that direct forecasts may learn from."),
+        option("--reported", metavar="LOSS", help="The validation loss that training reported."),
+        option(
+            "--column",
+            multiple=True,
+            callback=columns(EXTRA_ROLES),
+            metavar="ROLE=NAME",
+            help="Name a role's column; repeatable. Here series and optimal are roles too.",
+        ),
+        option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw it too: .svg, .png or .pdf."),
+        option("--json", "as_json", is_flag=True, help="Print the explanation as JSON."),
+    )
+    for parameter in reversed(parameters):
+        command = parameter(command)
+    return command

@@ -1,17 +1,17 @@
 """The order of an explanation: read, forecast in both modes, look at the wiring, compare, walk, tell."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from runner.batch import F32, WindowBatch
+from runner.batch import F32
 from runner.bundle import audit_bundle, open_bundle
 from runner.device import cpu_count
 from runner.errors import InputError, explain
-from runner.gap.case import Alternative
+from runner.gap.case import Alternative, Case
 from runner.gap.forecasts import Forecast
 from runner.gap.ground import Ground, first_step_difference, machine_on, stand
 from runner.gap.machine import Machine
@@ -57,7 +57,9 @@ class Question:
 class TrainingModel(Protocol):
     """What is known where the Keras model is at hand too."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Return what to call it."""
 
     def teacher_forced(self, windows: LossWindows) -> F32:
         """Return the training model's own teacher-forced forecast [N, H]."""
@@ -65,24 +67,27 @@ class TrainingModel(Protocol):
     def regularisation(self) -> float:
         """Return what its regularisers add to Keras' loss."""
 
-    def machine(self) -> Machine | None:
-        """Return its loop, taken apart; None where that cannot be done."""
+    def machine(self) -> Machine:
+        """Return its loop, taken apart."""
 
-    def others(self, batch: WindowBatch, teacher: F32) -> Sequence[Alternative]:
-        """Return what would be forecast with the faults that lie inside its graph."""
+    def others(self, case: Case) -> Iterable[Alternative]:
+        """Yield what would be forecast with the faults that lie inside its graph."""
 
     def further(self, windows: LossWindows) -> tuple[Forecast, ...]:
         """Train it further both ways, and return the free-running forecasts: the control's, and the other one's."""
 
 
-def explain_gap(question: Question, stop: Stop, say: Say, model: TrainingModel | None = None) -> GapReport:
+OpenModel = Callable[[Manifest], TrainingModel]
+
+
+def explain_gap(question: Question, stop: Stop, say: Say, open_model: OpenModel | None = None) -> GapReport:
     """Explain the gap between the loss that training reported and the free-running one.
 
     Args:
         question: bundle, data, and the reported loss.
         stop: ends the work.
         say: takes lines for the log.
-        model: the Keras model that the bundle was made from.
+        open_model: opens the Keras model that the bundle was made from.
 
     Raises:
         BundleError: the bundle cannot be used.
@@ -93,6 +98,7 @@ def explain_gap(question: Question, stop: Stop, say: Say, model: TrainingModel |
     windows = _read(question.valid, audited.manifest, question, stop)
     say(f"{len(windows):,} windows of {windows.total:,} rows; forecasting in both modes")
     ground = stand(audited, windows, stop)
+    model = None if open_model is None else open_model(audited.manifest)
     trained = None if model is None else model.teacher_forced(windows)
     losses = _losses(ground, trained)
     suspects = metric_suspects(ground, question.reported, losses[0], model.regularisation() if model else None)
@@ -133,9 +139,8 @@ def _wired(ground: Ground, trained: F32 | None, losses: tuple[float, float, floa
 def _faults(
     ground: Ground, question: Question, exact: float, model: TrainingModel | None, stop: Stop
 ) -> list[SuspectEntry]:
-    machine = None if model is None else model.machine()
-    if model is not None and machine is not None:
-        return faults_of_the_step(ground, machine, model.others)
+    if model is not None:
+        return faults_of_the_step(ground, model.machine(), model.others)
     try:
         turned = _read(question.valid, ground.manifest, question, stop, inverted=True)
     except InputError:  # what the mask excludes may be anything

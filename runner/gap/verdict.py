@@ -76,7 +76,7 @@ def _stopped(report: GapReport) -> Iterator[str]:
     if named:
         yield "The fault: " + "; or, which comes to the same: ".join(entry.text for entry in named) + "."
     else:
-        yield "None of the faults that were simulated does exactly this; the report has the nearest among its suspects."
+        yield "None of the faults that were simulated does exactly this. Is it the model that the bundle was made from?"
 
 
 def _walk(report: GapReport, recoverable: float) -> Iterator[str]:
@@ -108,7 +108,7 @@ def _horizon(report: GapReport) -> Iterator[str]:
 
 def _recoverable(report: GapReport, recoverable: float) -> str:
     share = recoverable / report.free_running if report.free_running else 0.0
-    better = [entry for entry in report.panel if entry.name != TEACHER_FORCED and entry.better_by > 0]
+    better = [entry for entry in report.panel if entry.name not in {TEACHER_FORCED, OPTIMAL} and entry.better_by > 0]
     if share < WORTH_TELLING or not better:
         return f"Nothing we tried wins {WORTH_TELLING:.0%} of the free-running loss: there is little to close."
     name = "recoverable"

@@ -1,13 +1,12 @@
 """Name what is at fault: in how a loss was averaged, or in how the graphs are put together."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from runner.batch import F32, WindowBatch
 from runner.decode import teacher_inputs
-from runner.gap.case import Alternative
+from runner.gap.case import Alternative, Case, case_of
 from runner.gap.ground import Ground
 from runner.gap.machine import Machine
 from runner.gap.metric import Reported, averagings
@@ -15,7 +14,8 @@ from runner.gap.report import SuspectEntry
 from runner.gap.suspects import SAMPLE, examine, undone
 from runner.gap.windows import LossWindows
 
-Others = Callable[[WindowBatch, F32], Sequence[Alternative]]
+Others = Callable[[Case], Iterable[Alternative]]
+"""What faults inside the training model's graph would forecast for a case."""
 
 
 def metric_suspects(
@@ -50,12 +50,13 @@ def faults_of_the_step(ground: Ground, machine: Machine, others: Others) -> list
     Args:
         ground: the windows, and the exported step's teacher-forced forecasts of them.
         machine: of the training model.
-        others: what faults that lie inside its graph would forecast, for a batch and the decoder's inputs.
+        others: simulates what lies inside its graph.
     """
     batch = ground.windows.batch.take(slice(0, SAMPLE))
     teacher = teacher_inputs(machine.encode(batch).previous, batch)
     given = ground.teacher_forced[:SAMPLE]
-    found = examine(machine, batch, given, teacher=teacher, scale=ground.scale, extra=others(batch, teacher))
+    extra = list(others(case_of(machine, batch, given, teacher, ground.scale)))
+    found = examine(machine, batch, given, teacher=teacher, scale=ground.scale, extra=extra)
     return [_wiring(entry.key, entry.said, entry.difference, matches=entry.matches) for entry in found]
 
 
