@@ -68,7 +68,7 @@ def main() -> None:
         out = work / f"bundle-{index}"
         folder = data[future]
         data_of_kind = Data(str(folder / "train"), str(folder / "valid"))
-        train_bundle(data_of_kind, out, config, lambda _line: None, lambda _steps: [])
+        train_bundle(data_of_kind, out, config, lambda _line: None, lambda _folder: [])
         found = largest(json.loads((out / "certificate.json").read_text()))
         worst = max(worst, *found)
         cells = " | ".join(f"{value:.1e}" for value in found)

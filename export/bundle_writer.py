@@ -20,6 +20,7 @@ from export.config import TrainConfig
 from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair
 from export.model import Forecasters
+from export.trials import Choice
 from export.windows import Statistics
 from runner.batch import F32, WindowBatch
 from runner.bundle import Bundle
@@ -250,15 +251,13 @@ def losses(score: Score) -> dict[str, float | None]:
     return {"masked_mse": score.masked_mse(score.model), "observed_mse": score.observed_mse(score.model)}
 
 
-def certificate_of(
-    certificate: Certificate, config: TrainConfig, export_id: str, windows_digest: str
-) -> dict[str, Any]:
-    """Return the record of what was measured of the float32 form; the digest is of the windows it was measured on."""
+def certificate_of(certificate: Certificate, config: TrainConfig, choice: Choice, export_id: str) -> dict[str, Any]:
+    """Return the record of what was measured of the float32 form."""
     forced, free = certificate.runner
     keras_forced, keras_free = certificate.keras
     return {
         "export_id": export_id,
-        "windows_digest": windows_digest,
+        "windows_digest": certificate.windows_digest,
         "tolerance": certificate.tolerance,
         "unit": "the target's deviation for predictions and memory; for states their largest value, at least 1",
         "largest_difference": certificate.largest,
@@ -271,6 +270,7 @@ def certificate_of(
             "per_step": {"teacher_forced": forced.by_step(forced.model), "free_running": free.by_step(free.model)},
         },
         "config": config.model_dump(),
+        "strategy": choice.record(),
         "producers": _producers(),
     }
 

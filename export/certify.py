@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from export.config import TrainConfig
+from export.examples import start_values
 from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair, signatures
 from export.model import Forecasters
-from export.training import free_running, start_values, teacher_forced
+from export.training import free_running, teacher_forced
 from export.windows import TrainingWindows, trainable
 from runner.audit import GraphFacts, audit_graph
 from runner.batch import F32, WindowBatch
@@ -19,6 +20,7 @@ from runner.decode import Loop, encoder_feeds, teacher_inputs
 from runner.device import Device, cpu_count
 from runner.errors import BundleError, CertificationError, InputError, explain
 from runner.forecaster import Forecaster, open_loop
+from runner.gap.windows import digest_of
 from runner.manifest import Manifest
 from runner.score import score_block
 from runner.session import open_session
@@ -78,6 +80,8 @@ class Certificate:
         audit: operators of each graph.
         parity: one entry for each batch size.
         keras, runner: exact losses on the validation windows, (teacher-forced, free-running).
+        tolerance: the largest difference allowed in predictions, in deviations of the target.
+        windows_digest: of the validation windows.
     """
 
     audit: dict[str, GraphFacts]
@@ -85,6 +89,7 @@ class Certificate:
     keras: tuple[Score, Score]
     runner: tuple[Score, Score]
     tolerance: float
+    windows_digest: str
 
     @property
     def largest(self) -> float:
@@ -167,7 +172,8 @@ def certify(
     sample = first_windows(valid, max(BATCH_SIZES))
     parity = tuple(_compare(candidate, _repeat(sample, size)) for size in BATCH_SIZES)
     losses = losses_of(candidate.manifest, candidate.graphs, valid)
-    certificate = Certificate(audit, parity, keras_losses, losses, candidate.manifest.tolerances.parity)
+    digest = digest_of(trainable(block) for block in valid.blocks())
+    certificate = Certificate(audit, parity, keras_losses, losses, candidate.manifest.tolerances.parity, digest)
     problems = [*_differences(certificate), *_loss_differences(certificate, candidate.manifest.target.scale)]
     if problems:
         raise CertificationError(_table("the graphs do not do what the Keras model does", problems))

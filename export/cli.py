@@ -69,10 +69,9 @@ def train(
     chosen = load_config(config, settings)
     if chosen.tensorboard:
         require_tensorboard()
-    shown = display_callbacks(chosen.epochs, sys.stderr)
 
-    def callbacks(steps: int) -> list[Any]:
-        return shown(steps) + (tensorboard_callbacks(f"{out}.work/tensorboard") if chosen.tensorboard else [])
+    def callbacks(folder: Path) -> list[Any]:
+        return display_callbacks(sys.stderr) + (tensorboard_callbacks(folder) if chosen.tensorboard else [])
 
     data = Data(train_data, valid, column)
     exported = train_bundle(data, out, chosen, lambda line: click.echo(line, err=True), callbacks)
@@ -114,10 +113,12 @@ def explain_the_gap(ctx: click.Context, /, **asked: Any) -> None:
 
 def _print_export(out: Path, exported: "Exported") -> None:
     manifest, certified, found = exported.manifest, exported.manifest.certified, exported.certificate
+    choice = exported.choice
     _, score = found.runner
     lines = {
         "bundle": f"{out}",
         "bundle id": manifest.bundle_id,
+        **({"strategy": f"{choice.asked}, kept {choice.kept}"} if choice.trials else {}),
         "certified on": f"{certified.windows:,} windows",
         "  teacher-forced": f"masked MSE {certified.teacher_forced.masked_mse:.6g}",
         "  free-running": f"masked MSE {certified.free_running.masked_mse:.6g}",

@@ -15,6 +15,7 @@ _Names = BeforeValidator(lambda given: given.split(",") if isinstance(given, str
 """A list may be given as one word with commas too, as on the command line."""
 _Numbers = BeforeValidator(lambda given: [int(n) for n in given.split(",")] if isinstance(given, str) else given)
 Names = Annotated[list[str], _Names]
+Strategy = Literal["teacher-forcing", "scheduled-sampling", "free-running", "curriculum", "auto"]
 
 
 class TrainConfig(BaseModel):
@@ -31,6 +32,12 @@ class TrainConfig(BaseModel):
         season_length: steps of a season, for the seasonal naive forecast beside the score.
         precision: forms that the bundle will hold: fp32, and int8 beside it where that is certified too.
         max_reject_rate: share of bad rows above which nothing is trained.
+        strategy: who feeds the decoder while it is trained: the teacher; at each step the teacher or the model's own
+            last prediction, drawn by lot with ever fewer teachers (scheduled-sampling); the model alone (free-running);
+            the model for ever longer stretches (curriculum); or what proves better than more teacher forcing (auto).
+        sampling_decay: how the teacher's share falls from 1 to 0 over the epochs of scheduled-sampling.
+        input_noise: deviation of the noise on the teacher's inputs in training, in deviations of the target.
+        extra_epochs: epochs of each trial of auto, and of its control.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
@@ -50,6 +57,10 @@ class TrainConfig(BaseModel):
     season_length: int | None = Field(default=None, ge=1)
     precision: Annotated[list[Precision], _Names] = Field(default=["fp32"])
     max_reject_rate: float = Field(default=0.01, ge=0, le=1)
+    strategy: Strategy = "teacher-forcing"
+    sampling_decay: Literal["inverse-sigmoid", "linear"] = "inverse-sigmoid"
+    input_noise: float = Field(default=0.0, ge=0)
+    extra_epochs: int = Field(default=5, ge=1)
     tensorboard: bool = False
 
     @property
@@ -77,6 +88,9 @@ def load_config(path: Path | None, settings: tuple[str, ...]) -> TrainConfig:
     if "fp32" not in config.precision:
         remedy = "precision=fp32,int8: int8 is made from the float32 graphs"
         raise UsageError(explain("precision does not fit", got=config.precision, remedy=remedy))
+    if config.strategy == "free-running" and config.input_noise:
+        what = "input_noise has nothing to act on: free-running training has no teacher's inputs"
+        raise UsageError(explain(what, got=config.input_noise, remedy="input_noise=0, or another strategy"))
     return config
 
 

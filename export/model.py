@@ -15,7 +15,7 @@ SMALLEST_SCALE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Forecasters:
-    """Three Keras models that share every weight. Inputs and outputs are in raw units.
+    """Keras models that share every weight. Inputs and outputs are in raw units.
 
     Attributes:
         training: past, past_observed?, decoder_input [B, H, 1], future_known? -> prediction [B, H, 1].
@@ -24,6 +24,7 @@ class Forecasters:
         states: names of the recurrent tensors, in the order of the encoder's and the step's outputs.
         memory: names of what the encoder makes once for all steps.
         widths: axes after the batch of each state and memory tensor.
+        cell_step: what `step` does, from cells instead of layers: quick to repeat in training. None: `step` will do.
     """
 
     training: Any
@@ -32,6 +33,7 @@ class Forecasters:
     states: tuple[str, ...]
     memory: tuple[str, ...]
     widths: dict[str, tuple[int, ...]]
+    cell_step: Any = None
 
     @property
     def encoder_roles(self) -> tuple[str, ...]:
@@ -70,6 +72,7 @@ def build(config: TrainConfig, sizes: Sizes, statistics: Statistics, feature: in
             **{name: (config.layers[index // 2],) for index, name in enumerate(states)},
             **dict.fromkeys(memory, (1,)),
         },
+        cell_step=_step_model(keras, parts, states, memory, sizes, cells=True),
     )
 
 
@@ -117,8 +120,13 @@ class _Parts:
         memory = (location, scale) if self.config.scaling == "window" else ()
         return (self._start(raw, flags), *states, *memory)
 
-    def decode(self, previous: Any, future: Any, states: tuple[Any, ...], memory: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the predictions [B, T, 1] for the previous values [B, T, 1], and the states after the last of them."""
+    def decode(
+        self, previous: Any, future: Any, states: tuple[Any, ...], memory: tuple[Any, ...], *, cells: bool = False
+    ) -> tuple[Any, ...]:
+        """Return the predictions [B, T, 1] for the previous values [B, T, 1], and the states after the last of them.
+
+        With `cells` T is 1, and no layer starts a loop of its own.
+        """
         found = self.statistics
         location, scale = found.target_location, found.target_scale
         if memory:
@@ -129,7 +137,7 @@ class _Parts:
             x = self.keras.ops.concatenate([x, known], axis=-1)
         following = []
         for index, layer in enumerate(self.decoder_layers):
-            x, *state = layer(x, initial_state=list(states[2 * index : 2 * index + 2]))
+            x, *state = (_one_step if cells else _all_steps)(layer, x, list(states[2 * index : 2 * index + 2]))
             following += state
         y = self.dense(x)
         if self.config.scaling != "none":
@@ -174,6 +182,27 @@ def _layer(name: str, index: int) -> str:
     return name if index == 0 else f"{name}_{index}"
 
 
+def _all_steps(layer: Any, x: Any, state: list[Any]) -> list[Any]:
+    return list(layer(x, initial_state=state))
+
+
+def _one_step(layer: Any, x: Any, state: list[Any]) -> list[Any]:
+    import keras
+
+    class Once(keras.layers.Layer):  # type: ignore[misc]
+        """Gives a layer's cell a name of its own: Keras calls them all the same."""
+
+        def __init__(self) -> None:
+            super().__init__(name=f"{layer.name}_once")
+            self.cell = layer.cell
+
+        def call(self, x: Any, state: list[Any]) -> list[Any]:
+            y, following = self.cell(x[:, 0], state)
+            return [y[:, None], *following]
+
+    return list(Once()(x, state))
+
+
 def _state_names(depth: int) -> tuple[str, ...]:
     return tuple(_layer(name, index) for index in range(depth) for name in ("hidden", "cell"))
 
@@ -191,12 +220,20 @@ def _training_model(keras: Any, parts: _Parts, context: list[Any], encoded: tupl
     return keras.Model([*context, teacher, *([] if known is None else [known])], prediction, name="training")
 
 
-def _step_model(keras: Any, parts: _Parts, states: tuple[str, ...], memory: tuple[str, ...], sizes: Sizes) -> Any:
+def _step_model(
+    keras: Any,
+    parts: _Parts,
+    states: tuple[str, ...],
+    memory: tuple[str, ...],
+    sizes: Sizes,
+    *,
+    cells: bool = False,
+) -> Any:
     previous = keras.Input((1, 1), name="previous")
     known = keras.Input((1, sizes.future), name="future_known") if sizes.future else None
     carried = tuple(keras.Input((parts.config.layers[i // 2],), name=name) for i, name in enumerate(states))
     kept = tuple(keras.Input((1,), name=name) for name in memory)
-    outputs = parts.decode(previous, known, carried, kept)
+    outputs = parts.decode(previous, known, carried, kept, cells=cells)
     return keras.Model(
         [previous, *([] if known is None else [known]), *carried, *kept], list(outputs), name="decoder_step"
     )

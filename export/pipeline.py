@@ -25,16 +25,17 @@ from export.certify import (
     first_windows,
     production_loop,
 )
+from export.checkpoints import WorkFolder, identity_of
 from export.config import TrainConfig
 from export.forms import make_form
 from export.graphs import convert
 from export.model import build
 from export.quantize import certified_int8
-from export.training import Trained, WorkFolder, evaluate, identity_of, train
-from export.windows import Statistics, TrainingWindows, measure, open_windows, trainable
+from export.training import Trained, evaluate
+from export.trials import Choice, train_as_asked
+from export.windows import Statistics, TrainingWindows, measure, open_windows
 from runner.bundle import audit_bundle, open_bundle
 from runner.errors import InputError, UsageError, explain, listing
-from runner.gap.windows import digest_of
 from runner.manifest import Manifest
 from runner.precision import Precision
 from runner.schema import Sizes
@@ -59,11 +60,12 @@ class Exported:
     manifest: Manifest
     certificate: Certificate
     trained: Trained
+    choice: Choice
     certified: dict[Precision, CertifiedForm]
 
 
 def train_bundle(
-    data: Data, out: Path, config: TrainConfig, say: Say, callbacks: Callable[[int], list[Any]]
+    data: Data, out: Path, config: TrainConfig, say: Say, callbacks: Callable[[Path], list[Any]]
 ) -> Exported:
     """Train a forecaster and write its certified bundle.
 
@@ -72,7 +74,7 @@ def train_bundle(
         out: where the bundle goes; checkpoints and history go to `<out>.work` beside it.
         config: what to train.
         say: takes log lines.
-        callbacks: given the steps of an epoch, returns Keras callbacks for display.
+        callbacks: given the folder of a phase of the training, makes Keras callbacks for display.
 
     Raises:
         UsageError, InputError: the config or the data cannot be used.
@@ -92,27 +94,27 @@ def train_bundle(
         say(f"resuming after epoch {len(work.history)} of {config.epochs} ({work.folder})")
     start_tensorflow(config.seed)
     models = build(config, windows.sizes, statistics, feature, flagged=windows.flagged)
-    steps = -(-statistics.windows // config.batch_size)
-    trained = train(models, (windows, valid), statistics, config, feature, work, callbacks(steps))
+    trained, choice = train_as_asked(models, (windows, valid), statistics, config, feature, work, callbacks, say)
     say(f"best epoch {trained.best.epoch} of {len(trained.history)}; certifying")
     pair = convert(models)
     audit = audit_pair(models, pair)
     draft = draft_manifest(config, windows.sizes, statistics, feature, models, pair, flagged=windows.flagged)
     candidate = Candidate(models, make_form(pair, provisional(draft), "fp32"), provisional(draft), config)
     certificate = certify(candidate, valid, audit, evaluate(models, valid, config, feature))
-    forms: dict[Precision, CertifiedForm] = {"fp32": _certified_fp32(candidate, certificate, valid)}
+    forms: dict[Precision, CertifiedForm] = {"fp32": _certified_fp32(candidate, certificate, choice, valid)}
     if "int8" in config.precision:
         forms["int8"] = certified_int8(pair, candidate.graphs, candidate.manifest, valid)
     manifest = write_bundle(out, draft, forms)
     audit_bundle(open_bundle(out))  # the runner must take what export wrote
-    return Exported(manifest, certificate, trained, forms)
+    return Exported(manifest, certificate, trained, choice, forms)
 
 
-def _certified_fp32(candidate: Candidate, certificate: Certificate, valid: TrainingWindows) -> CertifiedForm:
+def _certified_fp32(
+    candidate: Candidate, certificate: Certificate, choice: Choice, valid: TrainingWindows
+) -> CertifiedForm:
     golden = first_windows(valid, GOLDEN_WINDOWS)
     prediction = production_loop(candidate.manifest, candidate.graphs)(golden, False)
-    judged = digest_of(trainable(block) for block in valid.blocks())
-    record = certificate_of(certificate, candidate.config, candidate.manifest.export_id, judged)
+    record = certificate_of(certificate, candidate.config, choice, candidate.manifest.export_id)
     return CertifiedForm(candidate.graphs, (golden, prediction), certificate.runner, record)
 
 

@@ -2,15 +2,15 @@
 
 import importlib.util
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
 
 from runner.errors import UsageError, explain
 
 
-def display_callbacks(config_epochs: int, stream: IO[str]) -> Callable[[int], list[Any]]:
-    """Return what makes the Keras callbacks for a number of steps an epoch."""
-    return lambda steps: [_bar(config_epochs, steps, stream) if stream.isatty() else _lines(config_epochs, stream)]
+def display_callbacks(stream: IO[str]) -> list[Any]:
+    """Return the Keras callbacks for one training; Keras tells them its epochs and the steps of each."""
+    return [_bar(stream) if stream.isatty() else _lines(stream)]
 
 
 def require_tensorboard() -> None:
@@ -23,14 +23,14 @@ def require_tensorboard() -> None:
         raise UsageError(explain("tensorboard = true needs TensorBoard", remedy="pip install 'freerun[tensorboard]'"))
 
 
-def tensorboard_callbacks(folder: str) -> list[Any]:
-    """Return Keras' own TensorBoard callback."""
+def tensorboard_callbacks(folder: Path) -> list[Any]:
+    """Return Keras' own TensorBoard callback, which writes into the folder of a training."""
     import keras
 
-    return [keras.callbacks.TensorBoard(log_dir=folder)]
+    return [keras.callbacks.TensorBoard(log_dir=str(folder / "tensorboard"))]
 
 
-def _lines(epochs: int, stream: IO[str]) -> Any:
+def _lines(stream: IO[str]) -> Any:
     import keras
 
     class Lines(keras.callbacks.Callback):  # type: ignore[misc]
@@ -40,6 +40,7 @@ def _lines(epochs: int, stream: IO[str]) -> Any:
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             self.done += 1
             spent = time.monotonic() - self.started
+            epochs = self.params["epochs"]
             left = spent / self.done * (epochs - epoch - 1)
             stream.write(f"epoch {epoch + 1}/{epochs}  {losses(logs)}  {spent:.0f} s, about {left:.0f} s left\n")
             stream.flush()
@@ -47,7 +48,7 @@ def _lines(epochs: int, stream: IO[str]) -> Any:
     return Lines()
 
 
-def _bar(epochs: int, steps: int, stream: IO[str]) -> Any:
+def _bar(stream: IO[str]) -> Any:
     import keras
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -58,16 +59,17 @@ def _bar(epochs: int, steps: int, stream: IO[str]) -> Any:
     class Bar(keras.callbacks.Callback):  # type: ignore[misc]
         def on_train_begin(self, logs: Any = None) -> None:
             bar.start()
-            self.task = bar.add_task("epoch 1", total=epochs * steps)
+            self.epochs, self.steps = self.params["epochs"], self.params["steps"]
+            self.task = bar.add_task("epoch 1", total=self.epochs * self.steps)
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            bar.update(self.task, completed=epoch * steps, description=f"epoch {epoch + 1}/{epochs}")
+            bar.update(self.task, completed=epoch * self.steps, description=f"epoch {epoch + 1}/{self.epochs}")
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             bar.advance(self.task)
 
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            bar.console.print(f"epoch {epoch + 1}/{epochs}  {losses(logs)}", highlight=False)
+            bar.console.print(f"epoch {epoch + 1}/{self.epochs}  {losses(logs)}", highlight=False)
 
         def on_train_end(self, logs: Any = None) -> None:
             bar.stop()

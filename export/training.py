@@ -1,46 +1,26 @@
-"""Teacher-forced training with both losses after each epoch; the best epoch is the best one free-running."""
+"""Training by one strategy, with both losses after each epoch; the best epoch is the best one free-running."""
 
-import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from export.checkpoints import Epoch, WorkFolder, best_epoch
 from export.config import TrainConfig
+from export.examples import batches, context_inputs, feeds_itself, future_inputs, loss_unit, steps_of, teacher_values
+from export.mixed import mixed_model
 from export.model import Forecasters
 from export.windows import Statistics, TrainingWindows, trainable
 from runner.batch import F32, WindowBatch
-from runner.decode import teacher_inputs
-from runner.digests import digest
 from runner.errors import UsageError, explain
-from runner.score import naive_last, score_block
-from runner.storage import OutputFolder
+from runner.score import score_block
 from runner.totals import Score
 
-STATE_FILE = "state.json"
-HISTORY_FILE = "history.csv"
 MODEL_FILE = "model.keras"
 VALIDATION_BATCH = 1024
 FINAL_LEARNING_RATE = 0.01
 """Share of the learning rate that is left at the last step of the cosine decay."""
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One line of the history; losses are `masked_mse` in raw units.
-
-    Attributes:
-        train: the running loss while the weights still moved.
-        teacher_forced, free_running: on the validation windows, after the epoch.
-    """
-
-    epoch: int
-    train: float
-    teacher_forced: float
-    free_running: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,57 +30,6 @@ class Trained:
     history: tuple[Epoch, ...]
     best: Epoch
     validation_windows: int
-
-
-class WorkFolder:
-    """The folder beside the bundle that makes training resumable: weights by epoch, and a small state file.
-
-    The state file names the weights it belongs to and is replaced as a whole, so a kill at any moment leaves a
-    consistent pair. Best epoch and patience are computed from the history, never stored.
-    """
-
-    def __init__(self, folder: Path, identity: str) -> None:
-        self.folder, self.identity = folder, identity
-        self.files = OutputFolder(folder)
-        self.files.prepare()
-        self.files.reclaim()
-        self.history = self._load()
-
-    def weights(self, epoch: int) -> Path:
-        return self.folder / f"epoch-{epoch:04d}.weights.h5"
-
-    def save(self, model: Any, line: Epoch) -> None:
-        """Keep the weights of this epoch and of the best one, and forget all others."""
-        model.save_weights(self.weights(line.epoch), overwrite=True)
-        self.history = (*self.history, line)
-        state = {"identity": self.identity, "history": [asdict(epoch) for epoch in self.history]}
-        self.files.write(STATE_FILE, json.dumps(state, indent=2).encode())
-        self.files.write(HISTORY_FILE, _csv(self.history).encode())
-        keep = {self.weights(line.epoch), self.weights(best_epoch(self.history).epoch)}
-        for path in self.folder.glob("epoch-*.weights.h5"):
-            if path not in keep:
-                path.unlink()
-
-    def _load(self) -> tuple[Epoch, ...]:
-        content = self.files.read(STATE_FILE)
-        if content is None:
-            return ()
-        state = json.loads(content)
-        if state["identity"] != self.identity:
-            remedy = f"remove {self.folder}, or give another --out"
-            raise UsageError(explain(f"{self.folder} holds a training of another config or other data", remedy=remedy))
-        return tuple(Epoch(**line) for line in state["history"])
-
-
-def identity_of(config: TrainConfig, train: TrainingWindows, valid: TrainingWindows) -> str:
-    """Return what a training may be resumed for: the same files, and all of the config that training looks at."""
-    trained = config.model_dump(exclude={"precision"})
-    return digest({"config": trained, "train": train.signature, "valid": valid.signature})
-
-
-def best_epoch(history: tuple[Epoch, ...]) -> Epoch:
-    """Return the epoch with the lowest free-running loss, the earliest of equals."""
-    return min(history, key=lambda line: (line.free_running, line.epoch))
 
 
 def train(
@@ -115,10 +44,10 @@ def train(
     """Fit the models, or go on where a killed training stopped.
 
     Args:
-        models: freshly built; on return they hold the best epoch's weights.
+        models: with the weights to start from; on return they hold the best epoch's weights.
         data: training and validation windows.
         statistics: of the training windows.
-        config: epochs, batch size, learning rate, patience, seed.
+        config: strategy, epochs, batch size, learning rate, patience, seed.
         feature: index of the target among the past features.
         work: where checkpoints and history go.
         callbacks: Keras callbacks for display.
@@ -126,23 +55,15 @@ def train(
     Returns:
         The history and its best epoch; the same for the same seed, killed and resumed or not.
     """
-    import keras
-
     windows, valid = data
-    steps = math.ceil(statistics.windows / config.batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, config.epochs * steps, FINAL_LEARNING_RATE)
-    unit = 1.0 if config.scaling == "none" else statistics.target_scale**2
-    models.training.compile(
-        optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0), loss=keras.losses.MeanSquaredError()
-    )
-    models.training.optimizer.build(models.training.trainable_variables)
+    model = compiled(models, statistics, config)
     done = len(work.history)
     if done:
-        models.training.load_weights(work.weights(done))
-    judge = _judge(models, valid, config, feature, work, unit)
+        model.load_weights(work.weights(done))
+    judge = _judge(models, valid, config, feature, work, loss_unit(statistics, config))
     if not _exhausted(work.history, config):
-        models.training.fit(
-            _batches(windows, config, feature, unit, steps=steps, first_epoch=done),
+        model.fit(
+            batches(windows, statistics, config, feature, first_epoch=done),
             shuffle=False,
             initial_epoch=done,
             epochs=config.epochs,
@@ -150,9 +71,21 @@ def train(
             callbacks=[judge, *callbacks],
         )
     best = best_epoch(work.history)
-    models.training.load_weights(work.weights(best.epoch))
+    model.load_weights(work.weights(best.epoch))
     models.training.save(work.folder / MODEL_FILE)
     return Trained(work.history, best, sum(len(trainable(block)) for block in valid.blocks()))
+
+
+def compiled(models: Forecasters, statistics: Statistics, config: TrainConfig) -> Any:
+    """Return the model that the strategy trains, with a fresh optimizer whose rate decays over the config's epochs."""
+    import keras
+
+    model = mixed_model(models) if feeds_itself(config) else models.training
+    steps = config.epochs * steps_of(statistics, config)
+    schedule = keras.optimizers.schedules.CosineDecay(config.learning_rate, steps, FINAL_LEARNING_RATE)
+    model.compile(optimizer=keras.optimizers.Adam(schedule, clipnorm=1.0), loss=keras.losses.MeanSquaredError())
+    model.optimizer.build(model.trainable_variables)
+    return model
 
 
 def evaluate(models: Forecasters, valid: TrainingWindows, config: TrainConfig, feature: int) -> tuple[Score, Score]:
@@ -179,80 +112,22 @@ def evaluate(models: Forecasters, valid: TrainingWindows, config: TrainConfig, f
 
 def teacher_forced(models: Forecasters, batch: WindowBatch, config: TrainConfig, feature: int) -> F32:
     """Run the training model once over a batch; return predictions [B, H]."""
-    inputs = [*_context(batch), _teacher(batch, config, feature), *_future(batch)]
+    inputs = [*context_inputs(batch), teacher_values(batch, config, feature)[:, :, None], *future_inputs(batch)]
     return np.asarray(models.training.predict_on_batch(inputs))[:, :, 0]
 
 
 def free_running(models: Forecasters, batch: WindowBatch) -> F32:
     """Run encoder and step in a loop over a batch, each prediction the next input; return predictions [B, H]."""
-    previous, *rest = models.encoder.predict_on_batch(_context(batch))
+    previous, *rest = models.encoder.predict_on_batch(context_inputs(batch))
     states, memory = rest[: len(models.states)], rest[len(models.states) :]
     horizon = models.training.outputs[0].shape[1]
     predictions = np.empty((len(batch), horizon), np.float32)
     previous = previous[:, :, None]
     for h in range(horizon):
-        future = [known[:, h : h + 1] for known in _future(batch)]
+        future = [known[:, h : h + 1] for known in future_inputs(batch)]
         previous, *states = models.step.predict_on_batch([previous, *future, *states, *memory])
         predictions[:, h] = previous[:, 0, 0]
     return predictions
-
-
-def start_values(batch: WindowBatch, config: TrainConfig, feature: int) -> F32:
-    """Return the decoder's first input in raw units [B, 1], as the encoder graph computes it."""
-    if config.start != "last":
-        return np.full((len(batch), 1), config.start, np.float32)
-    past = batch.past[:, :, feature].astype(np.float64)
-    there = np.ones(past.shape, bool) if batch.past_observed is None else batch.past_observed == 1
-    return naive_last(past, there)[:, None].astype(np.float32)
-
-
-def _batches(
-    windows: TrainingWindows, config: TrainConfig, feature: int, unit: float, *, steps: int, first_epoch: int
-) -> Any:
-    """Return a tf.data pipeline; each pass over it is the next epoch's shuffle."""
-    import tensorflow as tf
-
-    epoch = first_epoch - 1
-
-    def one_epoch() -> Iterator[Any]:
-        nonlocal epoch
-        epoch += 1
-        for batch in windows.shuffled(config.batch_size, config.seed, epoch):
-            yield _example(batch, config, feature, unit)
-
-    sizes = windows.sizes
-    shapes = [(sizes.context, sizes.past), *([(sizes.context,)] if windows.flagged else []), (sizes.horizon, 1)]
-    shapes += [(sizes.horizon, sizes.future)] if sizes.future else []
-    inputs = tuple(tf.TensorSpec((None, *shape), tf.float32) for shape in shapes)
-    target = tf.TensorSpec((None, sizes.horizon, 1), tf.float32)
-    weight = tf.TensorSpec((None, sizes.horizon), tf.float32)
-    signature = (inputs, target, weight)
-    stream = tf.data.Dataset.from_generator(one_epoch, output_signature=signature)
-    return stream.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(2)
-
-
-def _example(batch: WindowBatch, config: TrainConfig, feature: int, unit: float) -> Any:
-    """Return inputs, target and weights. Mean squared error weighted 0 and 1 over all cells is the masked MSE.
-
-    `unit` only keeps the loss near 1 whatever the target's unit, so that one learning rate fits all.
-    """
-    if batch.target is None or batch.observed is None:
-        raise ValueError("training needs targets")
-    inputs = (*_context(batch), _teacher(batch, config, feature), *_future(batch))
-    target = np.where(batch.observed, batch.target, 0.0).astype(np.float32)
-    return inputs, target[:, :, None], batch.observed.astype(np.float32) / np.float32(unit)
-
-
-def _context(batch: WindowBatch) -> list[F32]:
-    return [batch.past, *([] if batch.past_observed is None else [batch.past_observed])]
-
-
-def _future(batch: WindowBatch) -> list[F32]:
-    return [] if batch.future_known is None else [batch.future_known]
-
-
-def _teacher(batch: WindowBatch, config: TrainConfig, feature: int) -> F32:
-    return teacher_inputs(start_values(batch, config, feature), batch)[:, :, None]
 
 
 def _exhausted(history: tuple[Epoch, ...], config: TrainConfig) -> bool:
@@ -279,8 +154,3 @@ def _judge(
             self.model.stop_training = _exhausted(work.history, config)
 
     return Judge()
-
-
-def _csv(history: tuple[Epoch, ...]) -> str:
-    lines = [f"{line.epoch},{line.train!r},{line.teacher_forced!r},{line.free_running!r}" for line in history]
-    return "\n".join(["epoch,train,teacher_forced,free_running", *lines]) + "\n"

@@ -48,3 +48,19 @@ def test_a_config_that_is_no_toml_or_not_there_is_refused(tmp_path):
     for name in ("c.toml", "d.toml"):
         with pytest.raises(UsageError, match=name):
             load_config(tmp_path / name, ())
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["strategy=hope", "sampling_decay=cubic", "input_noise=-0.1", "extra_epochs=0", "strategy=", "input_noise=x"],
+)
+def test_what_no_strategy_knows_is_refused_by_name(setting):
+    with pytest.raises(UsageError, match=setting.partition("=")[0]) as caught:
+        load_config(None, (setting,))
+    assert caught.value.exit_code == 2
+
+
+def test_noise_that_would_do_nothing_is_refused():
+    assert load_config(None, ("input_noise=0.2", "strategy=curriculum")).input_noise == 0.2
+    with pytest.raises(UsageError, match="no teacher's inputs"):
+        load_config(None, ("input_noise=0.2", "strategy=free-running"))

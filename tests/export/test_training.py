@@ -4,10 +4,12 @@ import keras
 import numpy as np
 import pytest
 
+from export.checkpoints import WorkFolder
+from export.examples import batches, start_values
 from export.model import build
 from export.pipeline import start_tensorflow
-from export.training import WorkFolder, _batches, evaluate, free_running, start_values, teacher_forced, train
-from export.windows import trainable
+from export.training import evaluate, free_running, teacher_forced, train
+from export.windows import measure, trainable
 from runner.errors import UsageError
 
 
@@ -22,9 +24,9 @@ def first_block(valid):
 
 
 def test_the_training_loss_is_the_masked_mse(build_models, valid_windows):
-    config, models = build_models()
+    config, models = build_models(scaling="none")
     models.training.compile(loss="mse")
-    reported = models.training.evaluate(_batches(valid_windows, config, 0, 1.0, steps=2, first_epoch=0), verbose=0)
+    reported = models.training.evaluate(batches(valid_windows, measure(valid_windows), config, 0), verbose=0)
     total = cells = 0
     for block in valid_windows.blocks():
         batch = trainable(block)
@@ -87,8 +89,13 @@ def test_what_the_mask_excludes_changes_nothing(build_models, train_windows, val
     assert plain.history == other.history
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"strategy": "scheduled-sampling", "input_noise": 0.1}, {"strategy": "curriculum"}],
+    ids=["teacher-forcing", "scheduled-sampling", "curriculum"],
+)
 def test_the_same_seed_gives_the_same_losses_killed_and_resumed_or_not(
-    build_models, train_windows, valid_windows, statistics, tmp_path
+    build_models, train_windows, valid_windows, statistics, tmp_path, settings
 ):
     class KilledError(Exception):
         pass
@@ -99,10 +106,10 @@ def test_the_same_seed_gives_the_same_losses_killed_and_resumed_or_not(
                 raise KilledError
 
     data = (train_windows, valid_windows, statistics)
-    straight, models, _ = fit(build_models, *data, tmp_path / "a", epochs=4)
+    straight, models, _ = fit(build_models, *data, tmp_path / "a", epochs=4, **settings)
     with pytest.raises(KilledError):
-        fit(build_models, *data, tmp_path / "b", callbacks=[Kill()], epochs=4)
-    resumed, others, _ = fit(build_models, *data, tmp_path / "b", epochs=4)
+        fit(build_models, *data, tmp_path / "b", callbacks=[Kill()], epochs=4, **settings)
+    resumed, others, _ = fit(build_models, *data, tmp_path / "b", epochs=4, **settings)
     assert resumed == straight
     assert len(resumed.history) == 4
     for one, other in zip(models.training.get_weights(), others.training.get_weights(), strict=True):

@@ -171,6 +171,7 @@ def test_wrong_settings_and_data_are_told_without_a_traceback(trained, tmp_path)
     data = [trained / "train", "--valid", trained / "valid", "--out", tmp_path / "b"]
     cases = [
         ([*data, "--set", "unit=3", "--set", "scaling=big"], 2, ["unit", "scaling"]),
+        ([*data, "--set", "strategy=hope"], 2, ["strategy", "hope", "scheduled-sampling", "curriculum"]),
         ([*data, "--set", "target_feature=temperature"], 2, ["target_feature", "temperature"]),
         ([*data, "--set", 'feature_names=["a","b"]'], 2, ["feature_names"]),
         ([tmp_path / "nothing", *data[1:]], 11, ["nothing"]),
@@ -181,6 +182,19 @@ def test_wrong_settings_and_data_are_told_without_a_traceback(trained, tmp_path)
         assert all(word in done.stderr for word in words)
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "b").exists()
+
+
+def test_auto_reports_all_that_it_tried_in_its_log_its_folder_and_the_certificate(trained, tmp_path):
+    data = [trained / "train", "--valid", trained / "valid", "--out", tmp_path / "b"]
+    settings = ["--set", "epochs=1", "--set", "units=3", "--set", "strategy=auto", "--set", "extra_epochs=1"]
+    done = export("train", *data, *settings)
+    record = json.loads((tmp_path / "b" / "certificate.json").read_text())["strategy"]
+    assert record == json.loads((tmp_path / "b.work" / "trials.json").read_text())
+    assert (record["asked"], record["kept"] in {"start", "control"}) == ("auto", True)
+    assert f"kept: {record['kept']}" in done.stderr
+    for trial in record["trials"]:
+        assert f"{trial['strategy']}: free-running masked MSE {trial['best']['free_running']:.5g}" in done.stderr
+    assert len(record["trials"]) == 3
 
 
 def test_the_runner_needs_the_bundle_alone(trained, freerun, tmp_path):
