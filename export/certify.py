@@ -93,7 +93,7 @@ class Certificate:
 
     @property
     def largest(self) -> float:
-        return max(entry.largest() for entry in self.parity)
+        return max((entry.largest() for entry in self.parity), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

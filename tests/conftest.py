@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from runner.batch import WindowBatch
 from runner.decode import decode
 from runner.digests import canonical
 from runner.manifest import Manifest, bundle_id_of
+from runner.terminal import run_command
 
 C, F, H, K, U = 6, 2, 4, 1, 3
 """Context, past features, horizon, future features and units of the hand-made bundle."""
@@ -360,6 +362,34 @@ def run_freerun(*args: object, env: dict[str, str] | None = None, cwd: Path | No
         command, capture_output=True, text=True, env={**os.environ, **(env or {})}, cwd=cwd, timeout=120, check=False
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def within(monkeypatch) -> Callable[..., Finished]:
+    """Return what runs one of our programs within this process, descriptors and all: a tenth of the time."""
+
+    def run(program: Any, *args: object) -> Finished:
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, monkeypatch.context() as patched:
+            kept = os.dup(1), os.dup(2)
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            patched.setattr("sys.argv", ["program", *map(str, args)])
+            patched.setattr("sys.stdout", os.fdopen(os.dup(1), "w"))
+            patched.setattr("sys.stderr", os.fdopen(os.dup(2), "w"))
+            try:
+                code = run_command(program)
+                sys.stderr.close()
+            finally:
+                for target, descriptor in enumerate(kept, start=1):
+                    os.dup2(descriptor, target)
+                    os.close(descriptor)
+            texts = []
+            for file in (out, err):
+                file.seek(0)
+                texts.append(file.read().decode())
+        return Finished(code, *texts)
+
+    return run
 
 
 @dataclass(frozen=True, slots=True)

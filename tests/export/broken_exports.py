@@ -10,6 +10,7 @@ from export.certify import Certificate, first_windows, losses_of, production_loo
 from export.forms import make_form
 from export.graphs import convert
 from export.training import evaluate
+from export.trials import Choice
 from export.windows import trainable
 from runner.gap.windows import digest_of
 
@@ -31,17 +32,14 @@ def write_broken(out, right, models):
     draft = draft_manifest(right.config, right.sizes, right.statistics, 0, models, pair, flagged=True)
     manifest = provisional(draft)
     graphs = make_form(pair, manifest, "fp32")
-    golden = first_windows(right.valid, 8)
     losses = losses_of(manifest, graphs, right.valid)
     keras = evaluate(right.models, right.valid, right.config, 0)
-    certificate = Certificate({}, (), keras, losses, manifest.tolerances.parity)
     digest = digest_of(trainable(block) for block in right.valid.blocks())
-    record = certificate_of(replace(certificate, parity=()), right.config, pair.export_id, digest)
-    write_bundle(
-        out,
-        draft,
-        {"fp32": CertifiedForm(graphs, (golden, production_loop(manifest, graphs)(golden, False)), losses, record)},
-    )
+    certificate = Certificate({}, (), keras, losses, manifest.tolerances.parity, digest)
+    golden = first_windows(right.valid, 8)
+    forecasts = production_loop(manifest, graphs)(golden, False)
+    record = certificate_of(certificate, right.config, Choice("teacher-forcing", "teacher-forcing"), pair.export_id)
+    write_bundle(out, draft, {"fp32": CertifiedForm(graphs, (golden, forecasts), losses, record)})
     return out
 
 

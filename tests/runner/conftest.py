@@ -1,11 +1,6 @@
 """What the tests of whole runs share: a call that scores, one that runs a command, and ways to say what came of it."""
 
-import json
-import os
-import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,6 @@ from runner.config import Job
 from runner.report import Report
 from runner.run import run_job
 from runner.stop import Stop
-from runner.terminal import run_command
 
 MAY_DIFFER = {"run_id", "started_at", "finished_at", "seconds", "windows_per_second", "already_done", "decoding", "out"}
 """What two runs over the same data may report differently: times, ids, how much was there before and how the rest was
@@ -56,41 +50,7 @@ def findings() -> Callable[[Report], dict[str, Any]]:
     return lambda report: {key: value for key, value in report.model_dump().items() if key not in MAY_DIFFER}
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a command ended, and what it left on its two descriptors."""
-
-    code: int
-    out: str
-    err: str
-
-    def json(self) -> dict[str, Any]:
-        return json.loads(self.out)
-
-
 @pytest.fixture
-def command(monkeypatch) -> Callable[..., Ended]:
-    """Return what runs `freerun` within this process, descriptors and all: a tenth of the time of a new process."""
-
-    def run(*args: object) -> Ended:
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, monkeypatch.context() as patched:
-            kept = os.dup(1), os.dup(2)
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            patched.setattr("sys.argv", ["freerun", *map(str, args)])
-            patched.setattr("sys.stdout", os.fdopen(os.dup(1), "w"))
-            patched.setattr("sys.stderr", os.fdopen(os.dup(2), "w"))
-            try:
-                code = run_command(cli)
-                sys.stderr.close()
-            finally:
-                for target, descriptor in enumerate(kept, start=1):
-                    os.dup2(descriptor, target)
-                    os.close(descriptor)
-            texts = []
-            for file in (out, err):
-                file.seek(0)
-                texts.append(file.read().decode())
-        return Ended(code, *texts)
-
-    return run
+def command(within) -> Callable[..., Any]:
+    """Return what runs `freerun` within this process."""
+    return lambda *args: within(cli, *args)
