@@ -1,12 +1,14 @@
 """The command line of the exporter: parse, run, print, exit."""
 
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from runner import __version__
+from runner.errors import ExitCode
 from runner.options import PLACE, columns, explaining
 from runner.stop import Stop
 from runner.terminal import run_command
@@ -16,6 +18,18 @@ if TYPE_CHECKING:
 
 PROCESSES = ("ar1", "random-walk", "bistable", "mackey-glass", "sine")
 """Names of what `demo-data` can draw, spelled out so that --help need not load numpy."""
+
+
+def _start(_ctx: click.Context, _param: click.Parameter, given: str) -> float | Literal["last"]:
+    if given == "last":
+        return "last"
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{given}: expected a number, or last")
+    return value
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
@@ -109,6 +123,51 @@ def explain_the_gap(ctx: click.Context, /, **asked: Any) -> None:
         click.echo(line, err=True)
 
     answer(asked, ctx.ensure_object(Stop), say, model_opener(asked, say) if asked["model"] else None)
+
+
+@cli.command()
+@click.argument("model", metavar="MODEL.keras", type=click.Path(path_type=Path))
+@click.argument("data", metavar="DATA")
+@click.option("--predictions", required=True, metavar="COLUMN", help="Forecasts that MODEL is said to have made [H].")
+@click.option("--trust-model", is_flag=True, help="A .keras file is a program; you know where this one comes from.")
+@click.option(
+    "--start", default="-1", callback=_start, metavar="NUMBER|last", help="The decoder's first input.  [default: -1]"
+)
+@click.option("--target-feature", type=click.IntRange(0), default=0, show_default=True, help="Its index in past.")
+@click.option(
+    "--column", multiple=True, callback=columns(), metavar="ROLE=NAME", help="Name a role's column; repeatable."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the diagnosis as JSON.")
+@click.pass_context
+def doctor(ctx: click.Context, /, *, trust_model: bool, as_json: bool, **settings: Any) -> None:
+    """Find out whether predictions in DATA are what MODEL.keras forecasts, and if not, what was done wrong.
+
+    MODEL.keras is the training model. DATA has its inputs, the target, and the predictions. Where DATA has
+    decoder_input, the first value of it is the start. Exit 16: the predictions are not the model's.
+    """
+    from export.audited import Question
+    from export.doctor import diagnose
+    from export.doctor_words import diagnosis_as_json, print_diagnosis
+    from export.model_file import refuse_untrusted
+    from export.pipeline import require_tensorflow, start_tensorflow
+
+    question = Question(
+        model=Path(settings["model"]),
+        data=settings["data"],
+        predictions=settings["predictions"],
+        columns=settings["column"],
+        start=settings["start"],
+        feature=settings["target_feature"],
+    )
+    refuse_untrusted(question.model, trust=trust_model)
+    require_tensorflow()
+    start_tensorflow(0)
+    found = diagnose(question, trust=trust_model)
+    if as_json:
+        click.echo(diagnosis_as_json(found), nl=False)
+    else:
+        print_diagnosis(found, sys.stdout)
+    ctx.exit(ExitCode.OK if found.first_failing_step is None else ExitCode.CERTIFY)
 
 
 def _print_export(out: Path, exported: "Exported") -> None:

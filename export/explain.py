@@ -18,7 +18,7 @@ from export.probes import further_trained
 from export.scaling_faults import scaling_faults
 from export.windows import Statistics, TrainingWindows, measure, open_windows
 from runner.batch import F32, WindowBatch
-from runner.config import EXTRA_ROLES
+from runner.config import EXPLAINING_ROLES
 from runner.decode import teacher_inputs
 from runner.errors import InputError, explain
 from runner.gap.case import Alternative, Case
@@ -158,7 +158,7 @@ def model_opener(asked: Mapping[str, Any], say: Say) -> Callable[[Manifest], Ker
         start_tensorflow(SEED)
         more = None
         if asked["train"] is not None:
-            roles = {role: name for role, name in asked["column"].items() if role not in EXTRA_ROLES}
+            roles = {role: name for role, name in asked["column"].items() if role not in EXPLAINING_ROLES}
             train = replace(open_windows(asked["train"], manifest.past_width, roles), flagged=manifest.past_observed)
             more = Further(train, measure(train), asked["epochs"], asked["batch_size"], asked["learning_rate"])
         return open_keras_model(asked["model"], manifest, more, say, trust=asked["trust_model"])

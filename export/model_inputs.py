@@ -78,3 +78,15 @@ def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[A
     except Exception as error:
         raise CertificationError(explain("the model's calls cannot be followed", got=error)) from error
     return inputs, outputs, (*first, *calls)
+
+
+def named(training: Any, sizes: Sizes) -> Any:
+    """Return the training model with inputs of our names, in our order, and no open axes.
+
+    Raises:
+        CertificationError: as `recorded`.
+    """
+    import keras
+
+    inputs, outputs, _ = recorded(training, sizes)
+    return keras.Model(list(inputs.values()), outputs[0], name="training")

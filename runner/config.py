@@ -13,7 +13,7 @@ Orphans = Literal["keep", "refuse", "prune"]
 
 ROLES = ("past", "past_observed", "future_known", "target", "mask", "observed", "decoder_input")
 """The columns that freerun understands; a role's column has the role's name unless `--column` says otherwise."""
-EXTRA_ROLES = ("series", "optimal")
+EXPLAINING_ROLES = ("series", "optimal")
 """What an explanation looks at beside them; series: which one a window is cut from, of any type; optimal: the best
 forecast that the context allows [H]."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from runner.config import EXTRA_ROLES, ROLES
+from runner.config import EXPLAINING_ROLES, ROLES
 from runner.errors import UsageError, explain, listing
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -88,7 +88,7 @@ def explaining(command: Callable[..., None]) -> Callable[..., None]:
         option(
             "--column",
             multiple=True,
-            callback=columns(EXTRA_ROLES),
+            callback=columns(EXPLAINING_ROLES),
             metavar="ROLE=NAME",
             help="Name a role's column; repeatable. Here series and optimal are roles too.",
         ),

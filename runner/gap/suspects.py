@@ -94,7 +94,7 @@ def examine(
         for told in chain(*(fault(case) for fault in FAULTS), (_cut(told, few) for told in extra))
         for difference in (difference_of(case, told.prediction),)
     ]
-    return _best_of_each(found)
+    return ranked(found)
 
 
 def difference_of(case: Case, prediction: F32) -> float:
@@ -104,7 +104,7 @@ def difference_of(case: Case, prediction: F32) -> float:
     return float(difference[claimed].max()) / case.scale if claimed.any() else float("inf")
 
 
-def _best_of_each(found: Iterable[Suspect]) -> tuple[Suspect, ...]:
+def ranked(found: Iterable[Suspect]) -> tuple[Suspect, ...]:
     """Return the best variant of each fault; among those that match, the one that was told first."""
     ranked = sorted(found, key=lambda suspect: (not suspect.matches, 0.0 if suspect.matches else suspect.difference))
     best: dict[str, Suspect] = {}

@@ -9,18 +9,20 @@ import pyarrow as pa
 
 from runner.batch import F32, Index, WindowBatch, join
 from runner.columns import read_cells, type_problem
-from runner.config import EXTRA_ROLES
+from runner.config import EXPLAINING_ROLES
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain
 from runner.gap.intervals import block_length, block_of
 from runner.parts import Unit
 from runner.reader import block_size, read_blocks
-from runner.schema import Layout, Sizes, check_schemas, match
+from runner.schema import OUTPUT_COLUMNS, Layout, Sizes, check_schemas, match
 from runner.stop import Stop
 from runner.validate import validate
 
 MOST_BYTES = 1 << 29
 """Held in memory at most; of larger data, every k-th block of windows is taken."""
+EXTRA_ROLES = (*EXPLAINING_ROLES, "prediction")
+"""prediction: what somebody forecast, NaN or null where there is nothing [H]; read only where its column is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class LossWindows:
         total: rows of the dataset, rejects and those not taken included.
         rejected: rows left out because of bad cells.
         taken_every: 1 = every block of windows was taken, k = every k-th.
+        prediction: what somebody forecast, where the data has it, NaN where it has nothing [N, H].
     """
 
     batch: WindowBatch
@@ -46,6 +49,7 @@ class LossWindows:
     total: int
     rejected: int
     taken_every: int
+    prediction: F32 | None = None
 
     def __len__(self) -> int:
         return len(self.batch)
@@ -79,7 +83,7 @@ def read_windows(
     layouts, total = _layouts(dataset, text, sizes, columns)
     if inverted:
         layouts = {path: _inverted(layout) for path, layout in layouts.items()}
-    extra = {role: columns.get(role, role) for role in EXTRA_ROLES}
+    extra = {role: columns.get(role, role) for role in EXTRA_ROLES if role in columns or role != "prediction"}
     every = max(1, -(-total * row_bytes(sizes) // most_bytes))
     blocks = block_of(total, block_length(sizes.context, sizes.horizon))
     pieces: list[_Piece] = []
@@ -95,7 +99,8 @@ def read_windows(
                 first += len(windows)
     windows, position, series, optimal = _joined(pieces, text, total, rejected)
     block = _dense(blocks[position]) if series is None else _dense(series)
-    return LossWindows(windows, position, block, series is not None, optimal, total, rejected, every)
+    read = LossWindows(windows, position, block, series is not None, optimal, total, rejected, every)
+    return replace(read, prediction=_predictions(pieces))
 
 
 def digest_of(batches: Iterable[WindowBatch]) -> str:
@@ -119,6 +124,7 @@ class _Piece:
     position: Index
     series: list[object] | None
     optimal: F32 | None
+    prediction: F32 | None
 
 
 def _layouts(dataset: Dataset, text: str, sizes: Sizes, columns: Mapping[str, str]) -> tuple[dict[str, Layout], int]:
@@ -128,9 +134,11 @@ def _layouts(dataset: Dataset, text: str, sizes: Sizes, columns: Mapping[str, st
     layouts, offenders, total = {}, {}, 0
     for path in dataset.paths():
         with dataset.open(path) as file:
-            layout, offenders[path] = match(file.schema_arrow, path, sizes, mapped, teacher=True)
-            offenders[path] += _extra_problems(file.schema_arrow, columns, sizes)
-            layouts[path] = replace(layout, copied=tuple(name for name in layout.copied if name in extra))
+            schema = file.schema_arrow
+            inputs = pa.schema([field for field in schema if field.name not in OUTPUT_COLUMNS])  # nothing is written
+            layout, offenders[path] = match(inputs, path, sizes, mapped, teacher=True)
+            offenders[path] += _extra_problems(schema, columns, sizes)
+            layouts[path] = replace(layout, copied=tuple(name for name in schema.names if name in extra))
             total += file.metadata.num_rows
     if not layouts:
         raise InputError(explain(f"no Parquet files in {text}", expected="*.parquet"))
@@ -150,6 +158,10 @@ def _extra_problems(schema: pa.Schema, columns: Mapping[str, str], sizes: Sizes)
     if name in schema.names:
         found = type_problem(schema.field(name).type, sizes.shape("target"), flags=False)
         problems += [f"column '{name}' (optimal): {found}"] if found else []
+    name = columns.get("prediction", "")
+    if schema.names.count(name) == 1:
+        found = type_problem(schema.field(name).type, sizes.shape("target"), flags=False)
+        problems += [f"column '{name}' (prediction): {found}"] if found else []
     return problems
 
 
@@ -161,7 +173,21 @@ def _piece(
         series = block.column(extra["series"]).take(pa.array(rows)).to_pylist()
     if extra["optimal"] in block.schema.names:
         optimal = read_cells(block.column(extra["optimal"]), sizes.shape("target")).values[rows].astype(np.float32)
-    return _Piece(windows.take(rows), first + rows, series, optimal)
+    return _Piece(
+        windows.take(rows), first + rows, series, optimal, _prediction(block, rows, extra.get("prediction"), sizes)
+    )
+
+
+def _prediction(block: pa.RecordBatch, rows: Index, name: str | None, sizes: Sizes) -> F32 | None:
+    if name is None:
+        return None
+    cells = read_cells(block.column(name), sizes.shape("target"))
+    return np.where((cells.absent | cells.misfit)[:, None], np.nan, cells.values)[rows].astype(np.float32)
+
+
+def _predictions(pieces: list[_Piece]) -> F32 | None:
+    found = [piece.prediction for piece in pieces if piece.prediction is not None]
+    return np.concatenate(found) if len(found) == len(pieces) else None
 
 
 def _joined(

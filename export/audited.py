@@ -1,0 +1,157 @@
+"""A training model and somebody's predictions, read and made comparable."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.anatomy import Start
+from export.keras_machine import Compiled, compiled, context_of
+from export.model_inputs import named, sizes_of_model
+from export.windows import infer_sizes
+from runner.batch import F32, F64, WindowBatch
+from runner.dataset import open_dataset
+from runner.errors import InputError, explain
+from runner.gap.case import shifted_in
+from runner.gap.windows import read_windows
+from runner.schema import Sizes
+from runner.score import naive_last
+from runner.stop import Stop
+
+MOST_BYTES = 1 << 26
+"""Windows that are looked at, in memory: some 50,000 of the demo's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be audited.
+
+    Attributes:
+        model: a `.keras` file.
+        data: path or URI of Parquet windows.
+        predictions: the column with the forecasts in raw units [H].
+        columns: role -> column name, only where they differ.
+        start: the decoder's first input; overridden by the first value of `decoder_input` where the data has it.
+        feature: index of the target among the past features.
+    """
+
+    model: Path
+    data: str
+    predictions: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    start: Start = -1.0
+    feature: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """Model and data, ready to be compared.
+
+    Attributes:
+        sizes: C, H, F and K.
+        run: the training model as a function of past, past_observed?, decoder_input and future_known?.
+        whole: the training model, with these inputs.
+        batch: windows with a target and predictions [N, ...].
+        given: the predictions, in raw units [N, H].
+        start: the first decoder inputs, in raw units [N, 1].
+        left_out: good rows without a prediction.
+        rejected: rows with bad cells.
+        taken_every: k, where only every k-th block of windows was read.
+    """
+
+    sizes: Sizes
+    run: Compiled
+    whole: Any
+    batch: WindowBatch
+    given: F32
+    start: F32
+    left_out: int
+    rejected: int
+    taken_every: int
+
+    @property
+    def complete(self) -> bool:
+        """Tell whether no row is missing, so that a row's number is its place in the data."""
+        return self.taken_every == 1 and not self.rejected and not self.left_out
+
+    def at_once(self, fed: F32) -> F32:
+        """Run the training model on decoder inputs [N, H]; return predictions [N, H]."""
+        known = [] if self.batch.future_known is None else [self.batch.future_known]
+        return self.run([*context_of(self.batch), fed[:, :, None], *known])[0].reshape(fed.shape)
+
+    def residual(self) -> F64:
+        """Return what the training model makes of the predictions, fed back, less the predictions [N, H]."""
+        return np.asarray(self.at_once(shifted_in(self.start, self.given)).astype(np.float64) - self.given)
+
+    @property
+    def scale(self) -> float:
+        """Return the deviation of the targets that count; of the predictions, where these do not deviate."""
+        target, observed = self.batch.target, self.batch.observed
+        counted = target[observed] if target is not None and observed is not None else np.zeros(0)
+        deviations = [float(values.std()) for values in (counted, self.given.astype(np.float64)) if values.size]
+        return next((deviation for deviation in deviations if deviation > 0), 1.0)
+
+
+def read_audited(training: Any, question: Question) -> Audited:
+    """Read the windows that have predictions.
+
+    Args:
+        training: the Keras model.
+        question: what is to be audited.
+
+    Raises:
+        InputError: the data cannot be read, does not fit the model, or has no predictions.
+        CertificationError: the model is no sequence-to-sequence forecaster that takes decoder inputs.
+    """
+    sizes, flagged = _sizes(training, question)
+    if not 0 <= question.feature < sizes.past:
+        what, expected = "the target is no past feature", f"0 to {sizes.past - 1}"
+        raise InputError(explain(what, got=question.feature, expected=expected))
+    columns = {**question.columns, "prediction": question.predictions}
+    read = read_windows(question.data, sizes, columns, Stop(), flagged=flagged, most_bytes=MOST_BYTES)
+    given = read.prediction if read.prediction is not None else np.full((len(read), 1), np.nan, np.float32)
+    kept = np.flatnonzero(np.isfinite(given).all(axis=1))
+    if not len(kept):
+        what = f"column '{question.predictions}' of {question.data} holds no predictions"
+        raise InputError(explain(what, got=f"{len(read)} rows without", expected=f"{sizes.horizon} numbers a row"))
+    batch, whole = read.batch.take(kept), named(training, sizes)
+    return Audited(
+        sizes=sizes,
+        run=compiled(whole),
+        whole=whole,
+        batch=batch,
+        given=given[kept],
+        start=start_values(batch, question),
+        left_out=len(read) - len(kept),
+        rejected=read.rejected,
+        taken_every=read.taken_every,
+    )
+
+
+def start_values(batch: WindowBatch, question: Question) -> F32:
+    """Return the first decoder inputs [B, 1]: those of the data where it has some, else what was asked for."""
+    if batch.decoder_input is not None:
+        return np.ascontiguousarray(batch.decoder_input[:, :1])
+    if question.start != "last":
+        return np.full((len(batch), 1), question.start, np.float32)
+    past = batch.past[:, :, question.feature].astype(np.float64)
+    there = np.ones(past.shape, bool) if batch.past_observed is None else batch.past_observed == 1
+    return naive_last(past, there)[:, None].astype(np.float32)
+
+
+def _sizes(training: Any, question: Question) -> tuple[Sizes, bool]:
+    """Return C, H, F and K of the model, of the data where the model leaves them open; and whether it takes flags."""
+    _, shapes = sizes_of_model(training)
+    (context, past), (horizon, _) = shapes["past"], shapes["decoder_input"]
+    future = shapes.get("future_known", (horizon, 0))[1]
+    if None in {context, past, horizon, future}:
+        dataset = open_dataset(question.data)
+        paths = dataset.paths()
+        if not paths:
+            raise InputError(explain(f"no Parquet files in {question.data}", expected="*.parquet"))
+        found = infer_sizes(dataset, paths[0], past, question.columns)
+        context, past, horizon = context or found.context, past or found.past, horizon or found.horizon
+        future = found.future if future is None else future
+    return Sizes(int(context or 0), int(horizon or 0), int(past or 0), int(future or 0)), "past_observed" in shapes
