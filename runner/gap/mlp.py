@@ -15,8 +15,9 @@ from runner.gap.inputs import as_forecast, chunks, thinned, truth
 from runner.gap.ridge import Linear
 
 HIDDEN = 64
-BATCH = 256
-EPOCHS, PATIENCE = 40, 5
+BATCH = 128
+MOST_STEPS, FEWEST_EPOCHS, PATIENCE = 4000, 10, 5
+"""Of training: steps, but so many epochs at least, and epochs that may pass without anything gained."""
 LEARNING_RATE = np.float32(2e-3)
 DECAYS = np.float32(0.9), np.float32(0.999)
 """Of Adam's running means of the gradients and of their squares."""
@@ -92,7 +93,7 @@ def train_network(linear: Linear, fit: WindowBatch, held: WindowBatch, seed: int
     layers = _start(training.x.shape[1], training.rest.shape[1], random)
     best, lowest, since = _copy(layers), judging.loss(layers), 0
     adam = _Adam(_zeros(layers), _zeros(layers))
-    for epoch in range(EPOCHS):
+    for epoch in range(max(MOST_STEPS // -(-len(fit) // BATCH), FEWEST_EPOCHS)):
         check()
         _train(layers, training, adam, random, epoch)
         loss, since = judging.loss(layers), since + 1
@@ -179,9 +180,10 @@ def _examples(linear: Linear, batch: WindowBatch, deviation: float) -> _Examples
 
 
 def _start(inputs: int, steps: int, random: np.random.Generator) -> Layers:
+    """Draw weights for scaled inputs; the outputs start at 0."""
     inward = random.standard_normal((inputs, HIDDEN), dtype=np.float32) / np.float32(math.sqrt(inputs))
-    nothing = np.zeros((HIDDEN, steps), np.float32)
-    return Layers(inward, np.zeros(HIDDEN, np.float32), nothing, np.zeros(steps, np.float32))
+    bend = random.standard_normal(HIDDEN, dtype=np.float32)  # without it, even functions are hard to learn
+    return Layers(inward, bend, np.zeros((HIDDEN, steps), np.float32), np.zeros(steps, np.float32))
 
 
 def _zeros(layers: Layers) -> Layers:
