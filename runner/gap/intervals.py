@@ -21,8 +21,13 @@ def block_length(context: int, horizon: int) -> int:
 
 def block_of(count: int, length: int) -> Index:
     """Return the block number of each of `count` rows: blocks of `length` rows, the last with what is left over."""
+    return block_at(np.arange(count), count, length)
+
+
+def block_at(rows: Index, count: int, length: int) -> Index:
+    """Return the block numbers of some of `count` rows, by their positions [N]."""
     last = max(count // length - 1, 0)
-    return np.minimum(np.arange(count) // length, last).astype(np.intp)
+    return np.minimum(rows // length, last).astype(np.intp)
 
 
 def add_up(values: F64, blocks: Index) -> F64:

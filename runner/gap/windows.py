@@ -7,22 +7,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from runner.batch import F32, Index, WindowBatch, join
-from runner.columns import read_cells, type_problem
-from runner.config import EXPLAINING_ROLES
+from runner.batch import F32, Index, WindowBatch, join, reason_code
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain
-from runner.gap.intervals import block_length, block_of
+from runner.gap.extra_columns import EXTRA_ROLES, Extra, join_extra, names_of, numbers_of, problems_of, read_extra
+from runner.gap.intervals import FEWEST_BLOCKS
+from runner.gap.sample import MOST_BYTES, sample_of
 from runner.parts import Unit
 from runner.reader import block_size, read_blocks
 from runner.schema import OUTPUT_COLUMNS, Layout, Sizes, check_schemas, match
 from runner.stop import Stop
 from runner.validate import validate
-
-MOST_BYTES = 1 << 29
-"""Held in memory at most; of larger data, every k-th block of windows is taken."""
-EXTRA_ROLES = (*EXPLAINING_ROLES, "prediction")
-"""prediction: what somebody forecast, NaN or null where there is nothing [H]; read only where its column is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +28,11 @@ class LossWindows:
         batch: nothing in it is a reject [N, ...].
         position: the row that each window was in the whole dataset [N].
         block: number of the block of neighbours, or of the series, that it belongs to: 0, 1, ... with no gap [N].
-        whole_series: the blocks are series.
+        whole_series: the blocks are series; with fewer than 20 of them, they are neighbours all the same.
         optimal: the known best forecast, where the data has it [N, H].
         total: rows of the dataset, rejects and those not taken included.
-        rejected: rows left out because of bad cells.
-        taken_every: 1 = every block of windows was taken, k = every k-th.
+        rejected: rows left out because of bad cells; a missing target is none.
+        taken_every: 1 = every window was taken, k = about one in k.
         prediction: what somebody forecast, where the data has it, NaN where it has nothing [N, H].
     """
 
@@ -83,24 +78,31 @@ def read_windows(
     layouts, total = _layouts(dataset, text, sizes, columns)
     if inverted:
         layouts = {path: _inverted(layout) for path, layout in layouts.items()}
-    extra = {role: columns.get(role, role) for role in EXTRA_ROLES if role in columns or role != "prediction"}
-    every = max(1, -(-total * row_bytes(sizes) // most_bytes))
-    blocks = block_of(total, block_length(sizes.context, sizes.horizon))
-    pieces: list[_Piece] = []
+    names, sample = names_of(columns), sample_of(total, sizes, most_bytes)
+    pieces: list[tuple[WindowBatch, Index, Extra]] = []
     first = rejected = 0
     for path, layout in layouts.items():
         with dataset.open(path) as file:
             for block in read_blocks(file, Unit(path, None, 0, 0, ""), layout, block_size(sizes), stop):
                 windows = validate(block, layout, sizes, flags_past=flagged, teacher=True)
                 rows = windows.good_rows()
-                rejected += len(windows) - len(rows)
-                rows = rows[windows.has_target[rows] & (blocks[first + rows] % every == 0)]
-                pieces.append(_piece(block, windows, rows, first, extra, sizes))
+                rejected += len(windows) - len(rows) - int((windows.reasons == reason_code("target_missing")).sum())
+                rows = rows[windows.has_target[rows] & sample.takes(first + rows)]
+                if len(rows):
+                    pieces.append((windows.take(rows), first + rows, read_extra(block, rows, names, sizes)))
                 first += len(windows)
-    windows, position, series, optimal = _joined(pieces, text, total, rejected)
-    block = _dense(blocks[position]) if series is None else _dense(series)
-    read = LossWindows(windows, position, block, series is not None, optimal, total, rejected, every)
-    return replace(read, prediction=_predictions(pieces))
+    if not pieces:
+        got = f"{total} rows, {rejected} rejected, the others without a target"
+        raise InputError(explain(f"{text} has no good window with a target", got=got))
+    batches, positions, extras = zip(*pieces, strict=True)
+    position, extra = np.concatenate(positions), join_extra(extras)
+    if extra.optimal is not None and not np.isfinite(extra.optimal).all():
+        raise InputError(explain(f"the optimal forecasts in {text} are not all finite", expected="H numbers a row"))
+    whole_series = extra.series is not None and len(set(extra.series)) >= FEWEST_BLOCKS
+    block = numbers_of(extra.series) if extra.series and whole_series else _dense(sample.blocks(position))
+    return LossWindows(
+        join(batches), position, block, whole_series, extra.optimal, total, rejected, sample.one_in, extra.prediction
+    )
 
 
 def digest_of(batches: Iterable[WindowBatch]) -> str:
@@ -111,37 +113,26 @@ def digest_of(batches: Iterable[WindowBatch]) -> str:
     return digest.hexdigest()
 
 
-def row_bytes(sizes: Sizes) -> int:
-    """Return about how many bytes a window takes in memory."""
-    return 4 * sizes.context * (sizes.past + 1) + sizes.horizon * (4 * sizes.future + 20)
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """What is kept of a block that was read."""
-
-    batch: WindowBatch
-    position: Index
-    series: list[object] | None
-    optimal: F32 | None
-    prediction: F32 | None
-
-
 def _layouts(dataset: Dataset, text: str, sizes: Sizes, columns: Mapping[str, str]) -> tuple[dict[str, Layout], int]:
     """Return where the roles of each file are, and how many rows all files have."""
     mapped = {role: name for role, name in columns.items() if role not in EXTRA_ROLES}
-    extra = [columns.get(role, role) for role in EXTRA_ROLES]
-    layouts, offenders, total = {}, {}, 0
+    extra = set(names_of(columns).values())
+    layouts: dict[str, Layout] = {}
+    offenders: dict[str, list[str]] = {}
+    total = 0
     for path in dataset.paths():
         with dataset.open(path) as file:
             schema = file.schema_arrow
             inputs = pa.schema([field for field in schema if field.name not in OUTPUT_COLUMNS])  # nothing is written
             layout, offenders[path] = match(inputs, path, sizes, mapped, teacher=True)
-            offenders[path] += _extra_problems(schema, columns, sizes)
+            offenders[path] += problems_of(schema, columns, sizes)
             layouts[path] = replace(layout, copied=tuple(name for name in schema.names if name in extra))
             total += file.metadata.num_rows
     if not layouts:
         raise InputError(explain(f"no Parquet files in {text}", expected="*.parquet"))
+    told = {path for path, layout in layouts.items() if "decoder_input" in layout.roles}
+    for path in layouts.keys() - told if told else ():
+        offenders[path].append("column 'decoder_input' is missing, and other files have it")
     check_schemas(offenders)
     return layouts, total
 
@@ -149,65 +140,6 @@ def _layouts(dataset: Dataset, text: str, sizes: Sizes, columns: Mapping[str, st
 def _inverted(layout: Layout) -> Layout:
     other = {"mask": "observed", "observed": "mask"}
     return replace(layout, roles={other.get(role, role): name for role, name in layout.roles.items()})
-
-
-def _extra_problems(schema: pa.Schema, columns: Mapping[str, str], sizes: Sizes) -> list[str]:
-    absent = [columns[role] for role in EXTRA_ROLES if role in columns and columns[role] not in schema.names]
-    problems = [f"column '{name}' is missing (columns: {', '.join(schema.names)})" for name in absent]
-    name = columns.get("optimal", "optimal")
-    if name in schema.names:
-        found = type_problem(schema.field(name).type, sizes.shape("target"), flags=False)
-        problems += [f"column '{name}' (optimal): {found}"] if found else []
-    name = columns.get("prediction", "")
-    if schema.names.count(name) == 1:
-        found = type_problem(schema.field(name).type, sizes.shape("target"), flags=False)
-        problems += [f"column '{name}' (prediction): {found}"] if found else []
-    return problems
-
-
-def _piece(
-    block: pa.RecordBatch, windows: WindowBatch, rows: Index, first: int, extra: Mapping[str, str], sizes: Sizes
-) -> _Piece:
-    series = optimal = None
-    if extra["series"] in block.schema.names:
-        series = block.column(extra["series"]).take(pa.array(rows)).to_pylist()
-    if extra["optimal"] in block.schema.names:
-        optimal = read_cells(block.column(extra["optimal"]), sizes.shape("target")).values[rows].astype(np.float32)
-    return _Piece(
-        windows.take(rows), first + rows, series, optimal, _prediction(block, rows, extra.get("prediction"), sizes)
-    )
-
-
-def _prediction(block: pa.RecordBatch, rows: Index, name: str | None, sizes: Sizes) -> F32 | None:
-    if name is None:
-        return None
-    cells = read_cells(block.column(name), sizes.shape("target"))
-    return np.where((cells.absent | cells.misfit)[:, None], np.nan, cells.values)[rows].astype(np.float32)
-
-
-def _predictions(pieces: list[_Piece]) -> F32 | None:
-    found = [piece.prediction for piece in pieces if piece.prediction is not None]
-    return np.concatenate(found) if len(found) == len(pieces) else None
-
-
-def _joined(
-    pieces: list[_Piece], text: str, total: int, rejected: int
-) -> tuple[WindowBatch, Index, Index | None, F32 | None]:
-    kept = [piece for piece in pieces if len(piece.batch)]
-    if not kept:
-        got = f"{total} rows, {rejected} rejected, the others without a target"
-        raise InputError(explain(f"{text} has no good window with a target", got=got))
-    optimal, series = None, None
-    if all(piece.optimal is not None for piece in kept):
-        optimal = np.concatenate([piece.optimal for piece in kept if piece.optimal is not None])
-        if not np.isfinite(optimal).all():
-            raise InputError(explain(f"the optimal forecasts in {text} are not all finite", expected="H numbers a row"))
-    if all(piece.series is not None for piece in kept):
-        names = [name for piece in kept for name in piece.series or ()]
-        numbers = {name: index for index, name in enumerate(dict.fromkeys(names))}
-        series = np.array([numbers[name] for name in names], np.intp)
-    batch = join([piece.batch for piece in kept])
-    return batch, np.concatenate([piece.position for piece in kept]), series, optimal
 
 
 def _dense(numbers: Index) -> Index:
