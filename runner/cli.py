@@ -217,7 +217,7 @@ def main() -> NoReturn:
     The process ends at once: Python's own way out takes the handlers away first, and waits for threads deep in a graph.
     """
     sys.meta_path.insert(0, WithoutPandas)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy multiplies no matrices here, but would start the threads
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads only get in the way of ours
     os._exit(end_of(lambda: supervise(lambda stop: run_command(cli, stop))))
 
 
