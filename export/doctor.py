@@ -18,10 +18,10 @@ from export.model_file import open_model, refuse_untrusted
 from export.scaling_faults import scaling_faults
 from runner.batch import F32, F64, Bool, WindowBatch
 from runner.errors import CertificationError
-from runner.gap.case import Case, case_of
+from runner.gap.case import Case, case_of, tolerance
 from runner.gap.forecasts import Forecast, squared_errors
 from runner.gap.machine import Encoded, Machine, unroll
-from runner.gap.suspects import SAMPLE, Suspect, examine, ranked, tolerance
+from runner.gap.suspects import SAMPLE, Suspect, examine, ranked
 
 PASSING = 64
 """Windows of the sample that come out right, where there are some: what explains the others must explain them too."""
@@ -74,6 +74,7 @@ def diagnose(question: Question, *, trust: bool) -> Diagnosis:
         CertificationError: the model is no sequence-to-sequence forecaster that takes decoder inputs.
     """
     refuse_untrusted(question.model, trust=trust)
+    _keep_tensorflow_quiet()
     training = open_model(question.model, trust=trust)
     audited = read_audited(training, question)
     scale = audited.scale
@@ -97,6 +98,13 @@ def diagnose(question: Question, *, trust: bool) -> Diagnosis:
         loss_right=None if right is None else _loss(audited.batch, right),
         notes=(*notes, *_notes(audited, residual, wrong)),
     )
+
+
+def _keep_tensorflow_quiet() -> None:
+    """Leave out the warnings about many small models, each of which is traced once: here that is meant."""
+    import tensorflow as tf
+
+    tf.get_logger().setLevel("ERROR")
 
 
 def _taken_apart(

@@ -7,6 +7,10 @@ import numpy as np
 from runner.batch import F32, WindowBatch
 from runner.gap.machine import Encoded, Hooks, Machine, unroll
 
+PARITY = 1e-5
+RESOLUTION_STEPS = 4
+"""Forecasts are the same within PARITY deviations of the target, or so many float32 steps at their level."""
+
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
@@ -47,10 +51,25 @@ class Case:
     free: bool
     scale: float
 
+    @property
+    def allowed(self) -> float:
+        """Return the largest difference between forecasts that are the same, in deviations of the target."""
+        return tolerance(float(np.abs(self.given).max()), self.scale)
+
     def run(self, inputs: F32 | None = None, hooks: Hooks | None = None, future: F32 | None = None) -> F32:
         """Run the loop with something changed; return predictions [N, H]."""
         known = self.batch.future_known if future is None else future
         return unroll(self.machine, self.encoded, known, self.inputs if inputs is None else inputs, hooks)
+
+
+def tolerance(level: float, scale: float) -> float:
+    """Return the largest difference between forecasts that are the same, in target deviations.
+
+    Args:
+        level: the largest absolute forecast.
+        scale: deviation of the target.
+    """
+    return max(PARITY, RESOLUTION_STEPS * float(np.spacing(np.float32(level))) / scale)
 
 
 def case_of(machine: Machine, batch: WindowBatch, given: F32, teacher: F32 | None, scale: float) -> Case:

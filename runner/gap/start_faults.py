@@ -11,6 +11,7 @@ from runner.score import naive_last
 FEW_WINDOWS = 32
 GRID = np.concatenate([np.linspace(-10, 10, 201), np.arange(-100, 101, 10)])
 FINER = 33
+DIGITS = 6
 ROUNDS = 7
 """Each makes the grid 16 times as fine: 0.1 becomes less than float32 can tell."""
 
@@ -46,12 +47,18 @@ def _candidates(case: Case) -> Iterator[tuple[F32, str]]:
 
 
 def fitting_constant(case: Case) -> float:
-    """Return the constant that, as first input, brings step 1 nearest to the forecasts that are to be explained."""
+    """Return the constant that, as first input, brings step 1 nearest to the forecasts that are to be explained.
+
+    Of those that cannot be told apart it is the one with the fewest digits.
+    """
     grid = np.unique(np.concatenate([GRID, float(case.right.mean()) + case.scale * np.linspace(-6, 6, 121)]))
     for _ in range(ROUNDS):
         best = int(np.argmin(_misfits(case, grid)))
         grid = np.linspace(grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)], FINER)
-    return float(grid[int(np.argmin(_misfits(case, grid)))])
+    found = float(grid[int(np.argmin(_misfits(case, grid)))])
+    shorter = np.array([*(round(found, digits) for digits in range(DIGITS)), found])
+    misfits = _misfits(case, shorter)
+    return float(shorter[int(np.argmax(misfits <= max(misfits[-1], case.allowed * case.scale)))])
 
 
 def _misfits(case: Case, constants: F64) -> F64:

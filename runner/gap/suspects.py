@@ -31,9 +31,6 @@ FAULTS = (
     shifted_future,
     moved,
 )
-PARITY = 1e-5
-RESOLUTION_STEPS = 4
-"""Forecasts are the same within PARITY deviations of the target, or so many float32 steps at their level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +48,6 @@ class Suspect:
     said: str
     difference: float
     matches: bool
-
-
-def tolerance(level: float, scale: float) -> float:
-    """Return the largest difference between forecasts that are the same, in target deviations.
-
-    Args:
-        level: the largest absolute forecast.
-        scale: deviation of the target.
-    """
-    return max(PARITY, RESOLUTION_STEPS * float(np.spacing(np.float32(level))) / scale)
 
 
 def examine(
@@ -87,10 +74,9 @@ def examine(
     """
     few = slice(0, SAMPLE)
     case = case_of(machine, batch.take(few), given[few], None if teacher is None else teacher[few], scale)
-    allowed = tolerance(float(np.abs(case.given).max()), scale)
-    wrong = difference_of(case, case.run()) > allowed
+    wrong = difference_of(case, case.run()) > case.allowed
     found = [
-        Suspect(told.key, told.said, difference, wrong and difference <= allowed)
+        Suspect(told.key, told.said, difference, wrong and difference <= case.allowed)
         for told in chain(*(fault(case) for fault in FAULTS), (_cut(told, few) for told in extra))
         for difference in (difference_of(case, told.prediction),)
     ]
