@@ -15,6 +15,8 @@ demo: $(INSTALLED)
 	$(BIN)/freerun score $(DEMO)/bundle $(DEMO)/valid --out $(DEMO)/scored
 	$(BIN)/freerun score $(DEMO)/bundle $(DEMO)/valid --out $(DEMO)/scored-teacher-forced --mode teacher-forced
 	$(BIN)/python benchmarks/demo.py $(DEMO)
+	$(BIN)/freerun-export explain-gap $(DEMO)/bundle $(DEMO)/valid --train $(DEMO)/train \
+		--model $(DEMO)/bundle.work/model.keras --epochs 1
 
 # In two processes, for the faults fork, and once TensorFlow is in a process it is none to fork from; side by side, for much
 # of a fault is waiting. Each shows what it found when it is done.

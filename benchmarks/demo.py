@@ -1,4 +1,4 @@
-"""The last word of `make demo`: freerun's scores beside those of the optimal forecasts, on the same rows.
+"""What `make demo` holds: freerun's scores beside those of the optimal forecasts, on the same rows.
 
 Reads the scored Parquet alone, so it is also an independent check of the report's numbers.
 """
@@ -41,7 +41,6 @@ def main(demo: Path) -> int:
     difference, tolerance = certificate["largest_difference"], certificate["tolerance"]
     kept &= difference < tolerance
     print(f"largest difference between Keras and ONNX: {difference:.2g} deviations, allowed {tolerance:.0e}")
-    print("The gap between the two losses is in the process, not in the wiring: the optimal forecast has it too.")
     return 0 if kept else 1
 
 

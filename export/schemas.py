@@ -6,10 +6,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from runner.gap.report import GapReport
 from runner.manifest import Manifest
 from runner.report import Report
 
-SCHEMAS: dict[str, type[BaseModel]] = {"manifest.schema.json": Manifest, "report.schema.json": Report}
+SCHEMAS: dict[str, type[BaseModel]] = {
+    "gap.schema.json": GapReport,
+    "manifest.schema.json": Manifest,
+    "report.schema.json": Report,
+}
 
 
 def schema_text(name: str) -> str:
