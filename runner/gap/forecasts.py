@@ -6,6 +6,9 @@ import numpy as np
 
 from runner.batch import F32, F64, WindowBatch
 
+WORST = float(np.finfo(np.float32).max)
+"""What is no number counts as this: a network that diverged is worse than any other, but can still be told of."""
+
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
@@ -26,6 +29,7 @@ def squared_errors(batch: WindowBatch, forecast: Forecast) -> F64:
     """Return the squared errors [N, H] in float64; 0 where a step does not count."""
     if batch.target is None or batch.observed is None:
         raise ValueError("errors need a target")
-    error = np.where(batch.observed, forecast.prediction.astype(np.float64) - batch.target, 0.0)
+    told = np.nan_to_num(forecast.prediction.astype(np.float64), nan=WORST, posinf=WORST, neginf=-WORST)
+    error = np.where(batch.observed, told - batch.target, 0.0)
     excess = 0.0 if forecast.excess is None else np.where(batch.observed, forecast.excess, 0.0)
     return np.asarray(error * error - excess)

@@ -8,6 +8,7 @@ import numpy as np
 from runner.batch import F32
 from runner.bundle import AuditedBundle
 from runner.device import Device, cpu_count
+from runner.errors import InputError, explain
 from runner.forecaster import Decoding, open_forecaster
 from runner.gap.forecasts import Forecast, squared_errors
 from runner.gap.machine import Machine, machine_of
@@ -61,6 +62,7 @@ def stand(audited: AuditedBundle, windows: LossWindows, stop: Stop) -> Ground:
 
     Raises:
         BundleError: the golden windows come out differently here.
+        InputError: no forecast is finite.
     """
     workers = cpu_count()
     size = min(BATCH, audited.largest_batch("fp32", Device("cpu")))
@@ -69,7 +71,10 @@ def stand(audited: AuditedBundle, windows: LossWindows, stop: Stop) -> Ground:
             forecaster.queue(teacher=teacher, check=stop.check).add(windows.batch).result()[0]
             for teacher in (True, False)
         )
-    return Ground(audited, windows, forced, free, _certified(audited, windows))
+    certified, finite = _certified(audited, windows), np.isfinite(forced + free).all(axis=1)
+    if not finite.any():
+        raise InputError(explain("no forecast is finite", got=f"{len(windows)} windows", remedy="look at their values"))
+    return Ground(audited, windows.only(finite), forced[finite], free[finite], certified)
 
 
 def machine_on(audited: AuditedBundle, stop: Stop) -> Machine:

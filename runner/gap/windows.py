@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from runner.batch import F32, Index, WindowBatch, join, reason_code
+from runner.batch import F32, Bool, Index, WindowBatch, join, reason_code
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain
 from runner.gap.extra_columns import EXTRA_ROLES, Extra, join_extra, names_of, numbers_of, problems_of, read_extra
@@ -48,6 +48,18 @@ class LossWindows:
 
     def __len__(self) -> int:
         return len(self.batch)
+
+    def only(self, rows: Bool) -> "LossWindows":
+        """Return the windows where `rows` [N] is True; the others count as rejects."""
+        return replace(
+            self,
+            batch=self.batch.take(np.flatnonzero(rows)),
+            position=self.position[rows],
+            block=_dense(self.block[rows]),
+            optimal=None if self.optimal is None else self.optimal[rows],
+            rejected=self.rejected + int((~rows).sum()),
+            prediction=None if self.prediction is None else self.prediction[rows],
+        )
 
 
 def read_windows(

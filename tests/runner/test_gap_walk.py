@@ -136,3 +136,25 @@ def test_the_steps_of_each_part_have_the_part_as_their_sum():
     found = walk(errors, grouped)
     for part, values in found.by_step.items():
         assert values.sum() == pytest.approx(found.parts[part], abs=1e-12)
+
+
+def test_windows_without_a_forecast_are_left_out_of_everything():
+    windows = some_windows(6, per_block=4)
+    rows = np.ones(24, bool)
+    rows[4:9] = False
+    left = windows.only(rows)
+    assert (len(left), left.rejected) == (19, 5)
+    assert left.block.tolist() == [0, 0, 0, 0, 1, 1, 1] + [2] * 4 + [3] * 4 + [4] * 4, "the second block is gone"
+    assert np.array_equal(left.batch.target, windows.batch.target[rows])
+    assert left.position.tolist() == np.flatnonzero(rows).tolist()
+
+
+def test_a_forecast_that_is_no_number_is_the_worst_of_all_and_spoils_nothing():
+    windows = some_windows(22)
+    errors, grouped = some_errors(windows)
+    broken = windows.batch.target.astype(np.float32)
+    broken[5, 1] = np.nan
+    errors["further"] = errors_of(windows.batch, Forecast("further", broken), grouped)
+    found = walk(errors, grouped)
+    assert all(np.isfinite(value) for value in found.losses.values())
+    assert all(row[1] != "further" for row in found.stages["B"].chosen[1:]), "folds that see it avoid it"
