@@ -7,7 +7,7 @@ import numpy as np
 from export.calls import Call, Tensors, replay
 from export.dissected import Dissected
 from export.keras_machine import Compiled, compiled, context_of
-from runner.batch import F32, WindowBatch
+from runner.batch import F32, F64, WindowBatch
 from runner.gap.case import Alternative, Case
 from runner.gap.machine import Encoded, unroll
 from runner.gap.suspects import Suspect
@@ -15,6 +15,8 @@ from runner.gap.suspects import Suspect
 DRAWS = 24
 LIKE_A_DRAW = (0.6, 1.6)
 """How far forecasts lie from the mean of runs with dropout, in deviations of these runs, if they are one of them."""
+GROUPS = 4
+"""Of cells, by how much these runs differ there: noise of somebody else's has another size in some of them."""
 
 
 def dropout_suspect(training: Any, case: Case) -> Suspect | None:
@@ -35,10 +37,19 @@ def dropout_suspect(training: Any, case: Case) -> Suspect | None:
     if float(spread.max()) < 1e-6 * case.scale:
         return None
     distance = np.abs(case.given - draws.mean(axis=0))
-    typical = float(np.sqrt(np.mean((distance / np.maximum(spread, 1e-6 * case.scale)) ** 2)))
-    said = "Dropout was left on, so no two runs give the same; run the model with training=False, or with predict."
-    low, high = LIKE_A_DRAW
-    return Suspect("dropout", said, float(distance.max()) / case.scale, low < typical < high)
+    said = (
+        "The predictions lie as far from the model's as runs with dropout lie from each other: it was left on; run the "
+        "model with training=False, or with predict."
+    )
+    return Suspect("dropout", said, float(distance.max()) / case.scale, _is_a_draw(distance, spread))
+
+
+def _is_a_draw(distance: F64, spread: F64) -> bool:
+    """Tell whether distances from a mean are as large as the spread says, where it is small and where it is large."""
+    order = np.argsort(spread, axis=None)
+    far = (distance.ravel()[order] / np.maximum(spread.ravel()[order], np.finfo(np.float32).tiny)) ** 2
+    typical = [float(np.sqrt(group.mean())) for group in np.array_split(far, GROUPS) if len(group)]
+    return LIKE_A_DRAW[0] < min(typical) and max(typical) < LIKE_A_DRAW[1]
 
 
 def stateful_alternative(

@@ -8,6 +8,7 @@ import numpy as np
 from export.calls import Call
 from export.model import Forecasters
 from export.steps import refuse
+from runner.errors import CertificationError, explain
 
 WINDOWS = 3
 SEED = 0
@@ -31,8 +32,11 @@ def refuse_other_forecasts(models: Forecasters, decoder: tuple[Call, ...], input
 
     rng = np.random.default_rng(SEED)
     given = {entry.name: _draw(entry, rng) for entry in inputs}
-    at_once = keras.Model(inputs, [call.gives()[0] for call in decoder]).predict_on_batch(list(given.values()))
-    stepwise = _stepwise(models, given, between)
+    whole_pass = keras.Model(inputs, [call.gives()[0] for call in decoder])
+    try:
+        at_once, stepwise = whole_pass.predict_on_batch(list(given.values())), _stepwise(models, given, between)
+    except Exception as error:
+        raise CertificationError(explain("the model's parts cannot be run", got=error)) from error
     for call, whole, steps in zip(decoder, _listed(at_once), stepwise, strict=True):
         difference = np.abs(whole - steps).reshape(WINDOWS, whole.shape[1], -1).max(axis=(0, 2))
         allowed = ALLOWED * max(1.0, float(np.abs(whole).max()))

@@ -7,6 +7,9 @@ from typing import Any, NoReturn
 from export.calls import Call
 from runner.errors import CertificationError, explain
 
+LOOKS_UP = frozenset({"Attention", "AdditiveAttention", "MultiHeadAttention", "Dot", "Matmul", "Einsum"})
+"""What may read all steps of the encoder for one step of the decoder."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cut:
@@ -60,7 +63,7 @@ def run_one_step(cut: Cut, call: Call, args: tuple[Any, ...], kwargs: dict[str, 
     except CertificationError:
         raise
     except Exception as error:  # noqa: BLE001  (whatever a layer says to an input of one step is a refusal)
-        refuse(call, _why(cut, call, error))
+        refuse(call, f"it does not take one step alone: {_first_line(error)}")
     whole, single = call.gives()[0], outputs[0] if isinstance(outputs, list | tuple) else outputs
     if len(whole.shape) < 2 or whole.shape[1] != cut.horizon:
         refuse(call, f"it gives {_axes(whole)}, which has no axis for the steps of the horizon ({cut.horizon})")
@@ -88,10 +91,13 @@ def _around(layer: Any, *, unroll: bool) -> Any:
 
 
 def _other(cut: Cut, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    import keras
     from keras import ops
 
     operation = call.operation
     kind = type(operation).__name__
+    if kind not in LOOKS_UP and any(_has_all_steps(cut, given) for given in keras.tree.flatten((args, kwargs))):
+        refuse(call, "it takes a tensor of the encoder step by step, together with the decoder's own")
     if kind == "RepeatVector":
         return own(lambda given: given[:, None], f"{operation.name}_step")(args[0])
     whole = call.gives()[0]
@@ -100,11 +106,14 @@ def _other(cut: Cut, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return operation(*args, **kwargs)
 
 
-def _why(cut: Cut, call: Call, error: Exception) -> str:
-    """Say why a call failed: most often it takes a tensor of the encoder step by step."""
-    others = [tensor for tensor in call.reads() if len(tensor.shape) > 2 and tensor.shape[1] == cut.horizon]
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return f"it takes one step of the horizon only together with the others ({len(others)} inputs [B, H, ...]): {first}"
+def _has_all_steps(cut: Cut, given: Any) -> bool:
+    """Tell whether an argument has an axis for the whole horizon: the decoder's own have one step."""
+    shape: Any = getattr(given, "shape", ())
+    return cut.horizon > 1 and len(shape) > 2 and shape[0] is None and shape[1] == cut.horizon
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _axes(tensor: Any) -> str:
