@@ -39,11 +39,6 @@ check: $(INSTALLED)
 
 # Writes docs/benchmarks.md, docs/benchmarks.json and docs/plots/; inputs and bundles stay in build/bench.
 bench: $(INSTALLED)
-ifneq ($(UV),)
-	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,export,test,lint,bench]'
-else
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test,lint,bench]'
-endif
 	$(BIN)/python benchmarks/bench.py
 
 # Writes docs/reliability.md. A shorter one: make faults SHARE=0.05; one again: make faults SEED=n.
@@ -63,9 +58,9 @@ clean:
 $(INSTALLED): pyproject.toml constraints.txt
 ifneq ($(UV),)
 	uv venv --quiet --allow-existing --python $(PYTHON) $(VENV)
-	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,export,test,lint]'
+	uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[cpu,export,report,test,lint]'
 else
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,test,lint]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cpu,export,report,test,lint]'
 endif
 	touch $@

@@ -22,8 +22,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 NEWEST, OLDEST = "constraints.txt", "constraints-oldest.txt"
-UNTESTED = {"gpu", "bench", "lint"}
-"""Extras whose oldest versions CI does not install: no GPU there; the others make no forecast."""
+UNTESTED = {"gpu", "lint"}
+"""Extras whose oldest versions CI does not install: no GPU there; linters make no forecast."""
 HERE = "here is installed"
 SECONDS = 25
 """How long the advisories may take before `make check` goes on without them."""

@@ -5,29 +5,23 @@ from typing import Literal
 from runner.manifest import Strict
 
 
-class Parts(Strict):
-    """What the gap consists of, in squared target units; null where it was not tried, which counts as 0."""
+class StepParts(Strict):
+    """What lies between the exported step's two losses, in squared target units; null where it was not tried."""
+
+    horizon: float | None
+    plug_in: float | None
+    undertrained: float | None
+    exposure_bias: float | None
+    model: float | None
+    one_step: float | None
+
+
+class Parts(StepParts):
+    """What the whole gap consists of; null counts as 0."""
 
     metric: float | None
     wiring: float | None
-    horizon: float | None
-    plug_in: float | None
-    undertrained: float | None
-    exposure_bias: float | None
-    model: float | None
-    one_step: float | None
     unattributed: float | None
-
-
-class StepParts(Strict):
-    """The parts that lie between the exported step's two losses, at one step of the horizon."""
-
-    horizon: float | None
-    plug_in: float | None
-    undertrained: float | None
-    exposure_bias: float | None
-    model: float | None
-    one_step: float | None
 
 
 class GapStep(Strict):

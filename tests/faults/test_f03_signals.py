@@ -44,6 +44,7 @@ HANGS = {
     "reporting": "import runner.execution\nrunner.execution.write_report = hang",
 }
 MEASURING = "import runner.tune\nrunner.tune.open_loop = hang"
+SAMPLING = "import runner.gap.explain\nrunner.gap.explain.sampled_mean = hang"
 BEFORE_THE_LOCK = {"imports", "reading the bundle"}
 ON_THE_DISK_OF_THE_REPORT = {"syncing", "reporting"}
 """No report can be written where reports cannot be written: the one of the run before stays."""
@@ -108,10 +109,13 @@ def test_f03_a_phase_that_hangs_is_cut_off_in_time_and_reported(task, hung, phas
 
 
 @pytest.mark.parametrize(
-    ("command", "hang"), [("verify", HANGS["golden windows"]), ("bench", MEASURING)], ids=["verify", "bench"]
+    ("command", "hang"),
+    [("verify", HANGS["golden windows"]), ("bench", MEASURING), ("explain-gap", SAMPLING)],
+    ids=["verify", "bench", "explain-gap"],
 )
 def test_f03_the_other_commands_are_ended_too(task, command, hang):
-    code, told, seconds = stopped(hang + MAIN, [command, task.folder / "bundle"], signal.SIGINT)
+    more = [task.folder / "in"] if command == "explain-gap" else []
+    code, told, seconds = stopped(hang + MAIN, [command, task.folder / "bundle", *more], signal.SIGINT)
     assert code == 130, told
     assert "interrupted by SIGINT" in told
     assert seconds < LATEST_SECONDS
