@@ -10,7 +10,8 @@ from runner.gap.suspects import Suspect
 
 WHERE = {
     1: "so the first input, the context or the encoder's state is wrong, or the column is shifted or in other units",
-    2: "so the start is right, and what is carried or fed back from step 1 to step 2 is wrong",
+    2: "so the first input and the encoder's state are right, and what step 2 is given (a state, a prediction, a "
+    "covariate) is wrong",
 }
 LATER = "so the first steps are right, and what is fed from there on is wrong"
 MANY_STEPS = 24

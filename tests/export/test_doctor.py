@@ -272,30 +272,48 @@ def test_a_model_that_cannot_be_taken_apart_is_audited_all_the_same(team, tmp_pa
     assert any("mix" in note and "no fault could be simulated" in note for note in found["notes"])
 
 
+class Demo:
+    """The demo's windows, and the loop around our own models as export runs it."""
+
+    def __init__(self, folder, models):
+        self.table, self.models = pq.read_table(folder), models
+        self.past = np.nan_to_num(self.table["past"].combine_chunks().to_numpy_ndarray())
+        self.flags = np.array(self.table["past_observed"].to_pylist(), np.float32)
+        self.known = self.table["future_known"].combine_chunks().to_numpy_ndarray()
+
+    def loop(self, flags):
+        previous, *rest = self.models.encoder.predict_on_batch([self.past, flags])
+        states, memory = rest[: len(self.models.states)], rest[len(self.models.states) :]
+        ys, y = [], previous[:, :, None]
+        for h in range(self.known.shape[1]):
+            y, *states = self.models.step.predict_on_batch([y, self.known[:, h : h + 1], *states, *memory])
+            ys.append(y[:, 0, 0])
+        return np.stack(ys, axis=1)
+
+    def write(self, path, columns):
+        table = self.table.rename_columns({"target": "truth"})
+        for name, values in columns.items():
+            table = table.append_column(name, pa.array(values.tolist(), pa.list_(pa.float32())))
+        pq.write_table(table, path)
+
+
 @pytest.mark.parametrize("scaling", ["none", "standard", "window"])
 def test_our_own_models_are_audited(build_models, tmp_path, demo, scaling):
-    """Data with decoder_input, past_observed and future_known, whose column is called otherwise."""
+    """Data with decoder_input, past_observed and future_known, whose target is called otherwise."""
     _, models = build_models(scaling=scaling)
     models.training.save(tmp_path / "model.keras")
-    table = pq.read_table(demo / "valid")
-    past = np.nan_to_num(table["past"].combine_chunks().to_numpy_ndarray())
-    flags = np.array(table["past_observed"].to_pylist(), np.float32)
-    known = table["future_known"].combine_chunks().to_numpy_ndarray()
-    previous, *states = models.encoder.predict_on_batch([past, flags])
-    states, memory = states[:2], states[2:]
-    ys, y = [], previous[:, :, None]
-    for h in range(known.shape[1]):
-        y, *states = models.step.predict_on_batch([y, known[:, h : h + 1], *states, *memory])
-        ys.append(y[:, 0, 0])
-    right = np.stack(ys, axis=1)
-    floats = pa.list_(pa.float32())
-    table = table.append_column("right", pa.array(right.tolist(), floats))
-    table = table.append_column("late", pa.array(np.roll(right, 1, axis=1).tolist(), floats))
-    pq.write_table(table.rename_columns({"target": "truth"}), tmp_path / "in.parquet")
-    place = (tmp_path / "model.keras", tmp_path / "in.parquet")
-    assert examined(place, "right", "--column", "target=truth")[0] == 0
-    code, found = examined(place, "late", "--column", "target=truth")
+    data = Demo(demo / "valid", models)
+    right = data.loop(data.flags)
+    columns = {"right": right, "late": np.roll(right, 1, axis=1), "unflagged": data.loop(np.ones_like(data.flags))}
+    data.write(tmp_path / "in.parquet", columns)
+    place, called = (tmp_path / "model.keras", tmp_path / "in.parquet"), ("--column", "target=truth")
+    assert examined(place, "right", *called)[0] == 0
+    code, found = examined(place, "late", *called)
     assert (code, found["fault"]) == (16, "inputs_shifted")
+    code, found = examined(place, "unflagged", *called)
+    assert code == 16
+    assert 0 < found["failing_windows"] <= (data.flags == 0).any(axis=1).sum()  # gaps long ago change nothing
+    assert any("only windows with missing steps" in note for note in found["notes"])
 
 
 @pytest.mark.parametrize(
