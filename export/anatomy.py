@@ -49,6 +49,7 @@ def forecasters_of(parts: Dissected, start: Start, feature: int) -> Forecasters:
     try:
         encoder = keras.Model(parts.context, [previous, *states, *parts.memory.values()], name="encoder")
         step, between = step_model(parts)
+        cell_step, _ = step_model(parts, cells=True)
         models = Forecasters(
             training=keras.Model(inputs, output, name="training"),
             encoder=encoder,
@@ -59,6 +60,7 @@ def forecasters_of(parts: Dissected, start: Start, feature: int) -> Forecasters:
                 **{name: tuple(tensor.shape[1:]) for name, tensor in zip(parts.states, states, strict=True)},
                 **{name: tuple(tensor.shape[1:]) for name, tensor in parts.memory.items()},
             },
+            cell_step=cell_step,
         )
     except CertificationError:
         raise

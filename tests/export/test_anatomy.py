@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -163,6 +164,8 @@ def test_a_teams_model_comes_apart(name, tmp_path):
     given = fed if batch.future_known is None else np.concatenate([fed, batch.future_known], axis=2)
     again = training.predict_on_batch([batch.past, given]).reshape(forecast.shape)
     np.testing.assert_allclose(again, forecast, atol=1e-6)
+    quick = machine_of_keras(replace(models, step=models.cell_step))
+    np.testing.assert_allclose(unroll(quick, encoded, batch.future_known), forecast, atol=1e-6)
 
 
 def test_a_machine_takes_more_windows_than_one_chunk(monkeypatch):
