@@ -11,7 +11,7 @@ from export.config import TrainConfig
 from export.examples import start_values
 from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair, signatures
-from export.model import Forecasters
+from export.model import BASE, Forecasters
 from export.training import free_running, teacher_forced
 from export.windows import TrainingWindows, trainable
 from runner.audit import GraphFacts, audit_graph
@@ -242,7 +242,8 @@ def _inner_differences(candidate: Candidate, batch: WindowBatch) -> tuple[dict[s
         feeds["future_known"] = np.ascontiguousarray(batch.future_known[:, -1:])
     feeds |= {name: encoded[name] for name in (*models.states, *models.memory)}
     returned = dict(zip(models.step_roles, models.step.predict_on_batch(list(feeds.values())), strict=True))
-    units = dict.fromkeys(("previous_0", "prediction", *models.memory), manifest.target.scale)
+    raw = ("previous_0", "prediction", *models.memory, BASE, f"{BASE}_next")
+    units = dict.fromkeys(raw, manifest.target.scale)
     return (
         _by_name(encoder(encoder_feeds(manifest, batch)), encoded, units),
         _by_name(step(feeds), returned, units),

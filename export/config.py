@@ -27,6 +27,8 @@ class TrainConfig(BaseModel):
         scaling: none; standard (location and scale of the training data); window (the target by its own context's
             last value and deviation, everything else standard). Always inside the graphs.
         start: the decoder's first input: a constant in raw units, or the last observed target.
+        base: what the network's output is added to: nothing; linear (a ridge regression on the context, fitted before
+            training, that training starts from and leaves as it is).
         target_feature: which past feature is the target, by index or by name.
         feature_names, future_names: names for `past` and `future_known`; else f0, f1, ... and k0, k1, ...
         season_length: steps of a season, for the seasonal naive forecast beside the score.
@@ -51,6 +53,7 @@ class TrainConfig(BaseModel):
     seed: int = Field(default=0, ge=0)
     scaling: Literal["none", "standard", "window"] = "standard"
     start: float | Literal["last"] = -1.0
+    base: Literal["none", "linear"] = "none"
     target_feature: int | str = 0
     feature_names: Names | None = None
     future_names: Names | None = None

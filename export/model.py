@@ -9,6 +9,8 @@ from export.config import TrainConfig
 from export.windows import Statistics
 from runner.schema import Sizes
 
+BASE = "base"
+"""Name of the base's layer, and of the state that holds what of it is still to come."""
 SMALLEST_SCALE = 0.01
 """A window's own deviation counts as at least this share of the training data's: a constant context has none."""
 
@@ -60,7 +62,7 @@ def build(config: TrainConfig, sizes: Sizes, statistics: Statistics, feature: in
     context = _context_inputs(keras, sizes, flagged=flagged)
     encoded = parts.encode(*context)
     memory = parts.memory_names
-    states = _state_names(len(config.layers))
+    states = parts.state_names
     encoder = keras.Model(context, list(encoded), name="encoder")
     return Forecasters(
         training=_training_model(keras, parts, context, encoded, sizes),
@@ -68,10 +70,7 @@ def build(config: TrainConfig, sizes: Sizes, statistics: Statistics, feature: in
         step=_step_model(keras, parts, states, memory, sizes),
         states=states,
         memory=memory,
-        widths={
-            **{name: (config.layers[index // 2],) for index, name in enumerate(states)},
-            **dict.fromkeys(memory, (1,)),
-        },
+        widths={**parts.widths, **dict.fromkeys(memory, (1,))},
         cell_step=_step_model(keras, parts, states, memory, sizes, cells=True),
     )
 
@@ -98,7 +97,20 @@ class _Parts:
             )
             for i in depth
         ]
-        self.dense = keras.layers.Dense(1, name="decoder_dense")
+        self.base = keras.layers.Dense(sizes.horizon, kernel_initializer="zeros", trainable=False, name=BASE)
+        begin = "glorot_uniform" if config.base == "none" else "zeros"  # beside a base, nothing is added at first
+        self.dense = keras.layers.Dense(1, kernel_initializer=begin, name="decoder_dense")
+
+    @property
+    def widths(self) -> dict[str, tuple[int, ...]]:
+        """Return the axes after the batch of each state, in order: those of the layers, then the base."""
+        names = _state_names(len(self.config.layers))
+        found: dict[str, tuple[int, ...]] = {name: (self.config.layers[i // 2],) for i, name in enumerate(names)}
+        return found if self.config.base == "none" else {**found, BASE: (self.sizes.horizon,)}
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        return tuple(self.widths)
 
     @property
     def memory_names(self) -> tuple[str, ...]:
@@ -113,10 +125,12 @@ class _Parts:
         x = self._scaled_past(past, location, scale)
         if observed is not None:
             x = ops.concatenate([x * flags[:, :, None], flags[:, :, None]], axis=-1)
-        states = []
+        states, scaled = [], x
         for layer in self.encoder_layers:
             x, *state = layer(x)
             states += state
+        if self.config.base != "none":
+            states.append(self._base_forecast(scaled, raw, flags, scale))
         memory = (location, scale) if self.config.scaling == "window" else ()
         return (self._start(raw, flags), *states, *memory)
 
@@ -135,14 +149,32 @@ class _Parts:
         if future is not None:
             known = self._scale(future, np.float32(found.future_location), np.float32(found.future_scale))
             x = self.keras.ops.concatenate([x, known], axis=-1)
+        base = None if self.config.base == "none" else states[-1]
+        now = None if base is None else base[:, : previous.shape[1], None]
+        if now is not None:
+            x = self.keras.ops.concatenate([x, self._scale(now, location, scale)], axis=-1)
         following = []
         for index, layer in enumerate(self.decoder_layers):
             x, *state = (_one_step if cells else _all_steps)(layer, x, list(states[2 * index : 2 * index + 2]))
             following += state
         y = self.dense(x)
         if self.config.scaling != "none":
-            y = y * scale + location
+            y = y * scale + (location if now is None else 0)
+        if now is not None:
+            y, following = y + now, [*following, self._turned(base)]
         return (y, *following)
+
+    def _base_forecast(self, x: Any, raw: Any, flags: Any, scale: Any) -> Any:
+        """Return the linear forecast [B, H] in raw units: the last value, and what the context tells beside it."""
+        ops, last = self.keras.ops, self._last(raw, flags)
+        units = {"none": 1.0, "standard": self.statistics.target_scale, "window": scale[:, :, None]}
+        wide, own = x * units[self.config.scaling], ((raw - last) * flags)[:, :, None]
+        inputs = ops.concatenate([wide[:, :, : self.feature], own, wide[:, :, self.feature + 1 :]], axis=-1)
+        return last + self.base(ops.reshape(inputs, (-1, self.sizes.context * inputs.shape[-1])))
+
+    def _turned(self, base: Any) -> Any:
+        """Return the base with the next step's value first [B, H]."""
+        return base if base.shape[1] == 1 else self.keras.ops.concatenate([base[:, 1:], base[:, :1]], axis=1)
 
     def _scale(self, x: Any, location: Any, scale: Any) -> Any:
         """Bring raw units near 0 and 1. Constants are plain numbers or numpy's, so that a trace keeps them inside."""
@@ -215,7 +247,7 @@ def _context_inputs(keras: Any, sizes: Sizes, *, flagged: bool) -> list[Any]:
 def _training_model(keras: Any, parts: _Parts, context: list[Any], encoded: tuple[Any, ...], sizes: Sizes) -> Any:
     teacher = keras.Input((sizes.horizon, 1), name="decoder_input")
     known = keras.Input((sizes.horizon, sizes.future), name="future_known") if sizes.future else None
-    width = 2 * len(parts.encoder_layers)
+    width = len(parts.state_names)
     prediction, *_ = parts.decode(teacher, known, encoded[1 : 1 + width], encoded[1 + width :])
     return keras.Model([*context, teacher, *([] if known is None else [known])], prediction, name="training")
 
@@ -231,7 +263,7 @@ def _step_model(
 ) -> Any:
     previous = keras.Input((1, 1), name="previous")
     known = keras.Input((1, sizes.future), name="future_known") if sizes.future else None
-    carried = tuple(keras.Input((parts.config.layers[i // 2],), name=name) for i, name in enumerate(states))
+    carried = tuple(keras.Input(parts.widths[name], name=name) for name in states)
     kept = tuple(keras.Input((1,), name=name) for name in memory)
     outputs = parts.decode(previous, known, carried, kept, cells=cells)
     return keras.Model(

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from export.base import fit_base
 from export.bundle_writer import (
     CertifiedForm,
     certificate_of,
@@ -94,6 +95,9 @@ def train_bundle(
         say(f"resuming after epoch {len(work.history)} of {config.epochs} ({work.folder})")
     start_tensorflow(config.seed)
     models = build(config, windows.sizes, statistics, feature, flagged=windows.flagged)
+    if config.base != "none":
+        base = fit_base(models, windows, valid)
+        say(f"{config.base} base: masked MSE {base.masked_mse:.5f} on VALID, ridge penalty {base.penalty:.2g}")
     trained, choice = train_as_asked(models, (windows, valid), statistics, config, feature, work, callbacks, say)
     say(f"best epoch {trained.best.epoch} of {len(trained.history)}; certifying")
     pair = convert(models)

@@ -57,8 +57,10 @@ def train(
     """
     windows, valid = data
     model = compiled(models, statistics, config)
-    done = len(work.history)
-    if done:
+    if config.base != "none" and not work.history:
+        work.save(model, _judged(models, valid, config, feature, 0, math.nan))  # the base alone is a candidate too
+    done = work.history[-1].epoch if work.history else 0
+    if work.history:
         model.load_weights(work.weights(done))
     judge = _judge(models, valid, config, feature, work, loss_unit(statistics, config))
     if not _exhausted(work.history, config):
@@ -144,13 +146,20 @@ def _judge(
 
     class Judge(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            forced, free = evaluate(models, valid, config, feature)
-            losses = [forced.masked_mse(forced.model), free.masked_mse(free.model)]
-            if losses[0] is None or losses[1] is None or not math.isfinite(losses[1]):
-                raise UsageError(explain("training diverged", got=losses, remedy="lower learning_rate, or set scaling"))
             logs = {} if logs is None else logs
-            logs |= {"teacher_forced": losses[0], "free_running": losses[1]}
-            work.save(self.model, Epoch(epoch + 1, logs.get("loss", math.nan) * unit, losses[0], losses[1]))
+            line = _judged(models, valid, config, feature, epoch + 1, logs.get("loss", math.nan) * unit)
+            logs |= {"teacher_forced": line.teacher_forced, "free_running": line.free_running}
+            work.save(self.model, line)
             self.model.stop_training = _exhausted(work.history, config)
 
     return Judge()
+
+
+def _judged(
+    models: Forecasters, valid: TrainingWindows, config: TrainConfig, feature: int, epoch: int, loss: float
+) -> Epoch:
+    forced, free = evaluate(models, valid, config, feature)
+    losses = [forced.masked_mse(forced.model), free.masked_mse(free.model)]
+    if losses[0] is None or losses[1] is None or not math.isfinite(losses[1]):
+        raise UsageError(explain("training diverged", got=losses, remedy="lower learning_rate, or set scaling"))
+    return Epoch(epoch, loss, losses[0], losses[1])

@@ -65,7 +65,11 @@ class Choice:
 
     def record(self) -> dict[str, Any]:
         """Return all of it as JSON values."""
-        return asdict(self) | ({"note": NOTE} if self.trials else {})
+        found: dict[str, Any] = {"asked": self.asked, "kept": self.kept}
+        if self.start and self.control:
+            found |= {"start": _losses(self.start), "control": _losses(self.control)}
+            found |= {"trials": [asdict(trial) | {"best": _losses(trial.best)} for trial in self.trials], "note": NOTE}
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,10 @@ def squared_errors(models: Forecasters, valid: TrainingWindows) -> F64:
 
 def _folder(work: WorkFolder, strategy: str) -> WorkFolder:
     return WorkFolder(work.folder / f"trial-{strategy}", digest({"training": work.identity, "trial": strategy}))
+
+
+def _losses(epoch: Epoch) -> dict[str, Any]:
+    return {"epoch": epoch.epoch, "teacher_forced": epoch.teacher_forced, "free_running": epoch.free_running}
 
 
 def _loss(epoch: Epoch) -> str:

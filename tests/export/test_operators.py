@@ -19,13 +19,13 @@ from runner.manifest import Graph
 from runner.operators import OPERATORS
 
 KINDS = [
-    # units, scaling, start, future_known, past_observed
-    ([4], "none", -1.0, True, True),
-    ([4, 3], "standard", -1.0, False, True),
-    ([4, 3, 3], "window", -1.0, True, False),
-    ([4, 3], "none", "last", True, False),
-    ([4, 3, 3], "standard", "last", False, False),
-    ([4], "window", "last", True, True),
+    # units, scaling, start, base, future_known, past_observed
+    ([4], "none", -1.0, "none", True, True),
+    ([4, 3], "standard", -1.0, "none", False, True),
+    ([4, 3, 3], "window", -1.0, "none", True, False),
+    ([4, 3], "none", "last", "linear", True, False),
+    ([4, 3, 3], "standard", "last", "none", False, False),
+    ([4], "window", "last", "linear", True, True),
 ]
 
 
@@ -33,8 +33,8 @@ KINDS = [
 def graphs(train_windows, statistics):
     """Return the graphs of all these kinds in both precisions, and what each must take and return."""
     made = []
-    for units, scaling, start, future, flagged in KINDS:
-        config = TrainConfig(units=units, scaling=scaling, start=start)
+    for units, scaling, start, base, future, flagged in KINDS:
+        config = TrainConfig(units=units, scaling=scaling, start=start, base=base)
         start_tensorflow(config.seed)
         sizes = train_windows.sizes if future else replace(train_windows.sizes, future=0)
         models = build(config, sizes, statistics, 0, flagged=flagged)
@@ -44,7 +44,9 @@ def graphs(train_windows, statistics):
         for precision in ("fp32", "int8"):
             for key, graph in make_form(pair, manifest, precision).by_key().items():
                 names = Graph(**entry, tensors=manifest.fused_tensors() if key == "fused" else {})
-                made.append((f"{units} {scaling} {start}: {precision} {key}", graph, signature(manifest, key, names)))
+                made.append(
+                    (f"{units} {scaling} {start} {base}: {precision} {key}", graph, signature(manifest, key, names))
+                )
     return made
 
 
