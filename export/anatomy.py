@@ -44,6 +44,7 @@ def forecasters_of(parts: Dissected, start: Start, feature: int) -> Forecasters:
 
     previous = start_tensor(parts.inputs["past"], parts.inputs.get("past_observed"), start, feature)
     states = [tensor for layer in parts.recurrent for tensor in _first_state(layer, parts.inputs["past"])]
+    states += [_flat(tensor, name) for name, tensor in parts.ahead.items()]
     inputs = [parts.inputs[role] for role in INPUT_ROLES if role in parts.inputs]
     output = _with_last_axis(parts.output)
     try:
@@ -107,6 +108,9 @@ def step_model(parts: Dissected, *, cells: bool = False) -> tuple[Any, Any]:
         tensors[id(tensor)] = inputs[name] = keras.Input(tuple(tensor.shape[1:]), name=name)
     carried = _state_inputs(parts.recurrent)
     following: dict[str, Any] = {}
+    for name, tensor in parts.ahead.items():
+        carried[name] = keras.Input((tensor.shape[1] * tensor.shape[2],), name=name)
+        tensors[id(tensor)], following[name] = _turned(carried[name], tensor, name)
     cut = Cut(parts.horizon, cells=cells)
 
     def make(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -144,6 +148,23 @@ def _first_state(layer: Recurrent, past: Any) -> tuple[Any, ...]:
     return tuple(
         own(lambda raw: ops.zeros_like(raw[:, 0, :1]) + zeros, f"freerun_{name}")(past) for name in layer.names
     )
+
+
+def _flat(tensor: Any, name: str) -> Any:
+    """Return what is still to come, [B, H, K], as a state [B, H * K]."""
+    from keras import ops
+
+    return own(lambda given: ops.reshape(given, (-1, tensor.shape[1] * tensor.shape[2])), f"freerun_{name}")(tensor)
+
+
+def _turned(state: Any, tensor: Any, name: str) -> tuple[Any, Any]:
+    """Return what a step reads of such a state [B, 1, K], and the state with the next step's first [B, H * K]."""
+    from keras import ops
+
+    width = tensor.shape[2]
+    now = own(lambda given: given[:, None, :width], f"freerun_{name}_now")(state)
+    turn = own(lambda given: ops.concatenate([given[:, width:], given[:, :width]], axis=1), f"freerun_{name}_next")
+    return now, turn(state)
 
 
 def _with_last_axis(tensor: Any) -> Any:

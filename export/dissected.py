@@ -10,7 +10,7 @@ from typing import Any
 
 from export.calls import Call
 from export.model_inputs import INPUT_ROLES, recorded
-from export.steps import refuse
+from export.steps import LOOKS_UP, has_all_steps, refuse
 from runner.errors import CertificationError, explain
 from runner.schema import Sizes
 
@@ -40,7 +40,8 @@ class Dissected:
         inputs: symbolic inputs by role; `decoder_input` [B, H, 1] and `future_known` [B, H, K] are the decoder's.
         encoder, decoder: calls in order.
         recurrent: the decoder's recurrent layers in order.
-        memory: the encoder's tensors that the decoder reads at each step, by name.
+        memory: the encoder's tensors that the decoder reads whole at each step, by name.
+        ahead: those that it reads step by step [B, H, K], by name: states that hold what is still to come.
         output: what the training model returns, [B, H, 1] or [B, H].
         horizon: H.
     """
@@ -50,6 +51,7 @@ class Dissected:
     decoder: tuple[Call, ...]
     recurrent: tuple[Recurrent, ...]
     memory: dict[str, Any]
+    ahead: dict[str, Any]
     output: Any
     horizon: int
 
@@ -59,7 +61,7 @@ class Dissected:
 
     @property
     def states(self) -> tuple[str, ...]:
-        return tuple(name for layer in self.recurrent for name in layer.names)
+        return (*(name for layer in self.recurrent for name in layer.names), *self.ahead)
 
 
 def sort_calls(training: Any, sizes: Sizes | None = None) -> Dissected:
@@ -82,8 +84,8 @@ def sort_calls(training: Any, sizes: Sizes | None = None) -> Dissected:
     decoder = _decoder(calls, downstream, horizon)
     encoder = tuple(call for call in calls if not any(call is other for other in decoder))
     recurrent = _recurrent(decoder, downstream)
-    memory = _memory(decoder, recurrent, inputs)
-    return Dissected(inputs, encoder, decoder, recurrent, memory, outputs[0], horizon)
+    memory, ahead = _read_beside(decoder, recurrent, inputs)
+    return Dissected(inputs, encoder, decoder, recurrent, memory, ahead, outputs[0], horizon)
 
 
 def _decoder(calls: tuple[Call, ...], downstream: set[int], horizon: int) -> tuple[Call, ...]:
@@ -124,16 +126,27 @@ def _state_names(call: Call, index: int) -> tuple[str, ...]:
     return tuple(name if index == 0 else f"{name}_{index}" for name in STATE_NAMES[_kind(call)])
 
 
-def _memory(decoder: tuple[Call, ...], recurrent: tuple[Recurrent, ...], inputs: dict[str, Any]) -> dict[str, Any]:
-    """Name what the decoder reads of the encoder beside the states."""
+def _read_beside(
+    decoder: tuple[Call, ...], recurrent: tuple[Recurrent, ...], inputs: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Name what the decoder reads of the encoder beside the states: what it reads whole, and what step by step."""
+    horizon = inputs["decoder_input"].shape[1]
     own = {id(tensor) for call in decoder for tensor in call.gives()}
     own |= {id(inputs[role]) for role in INPUT_ROLES[2:] if role in inputs}
-    found: dict[int, Any] = {}
+    whole: dict[int, Any] = {}
+    by_step: dict[int, Any] = {}
     for call in decoder:
         layer = next((layer for layer in recurrent if layer.call is call), None)
         initial = {id(tensor) for tensor in (layer.initial or () if layer else ())}
-        found |= {id(t): t for t in call.reads() if id(t) not in own and id(t) not in initial}
-    return {"memory" if i == 0 else f"memory_{i}": tensor for i, tensor in enumerate(found.values())}
+        for tensor in call.reads():
+            if id(tensor) not in own | initial:
+                kind = by_step if has_all_steps(tensor, horizon) and _kind(call) not in LOOKS_UP else whole
+                kind[id(tensor)] = tensor
+    return _named("memory", whole), _named("ahead", {key: by_step[key] for key in by_step if key not in whole})
+
+
+def _named(name: str, tensors: dict[int, Any]) -> dict[str, Any]:
+    return {name if index == 0 else f"{name}_{index}": tensor for index, tensor in enumerate(tensors.values())}
 
 
 def _kind(call: Call) -> str:

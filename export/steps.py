@@ -96,8 +96,8 @@ def _other(cut: Cut, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
     operation = call.operation
     kind = type(operation).__name__
-    if kind not in LOOKS_UP and any(_has_all_steps(cut, given) for given in keras.tree.flatten((args, kwargs))):
-        refuse(call, "it takes a tensor of the encoder step by step, together with the decoder's own")
+    if kind not in LOOKS_UP and any(has_all_steps(given, cut.horizon) for given in keras.tree.flatten((args, kwargs))):
+        refuse(call, "it takes a tensor of the encoder step by step that another layer looks up whole")
     if kind == "RepeatVector":
         return own(lambda given: given[:, None], f"{operation.name}_step")(args[0])
     whole = call.gives()[0]
@@ -106,10 +106,10 @@ def _other(cut: Cut, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     return operation(*args, **kwargs)
 
 
-def _has_all_steps(cut: Cut, given: Any) -> bool:
-    """Tell whether an argument has an axis for the whole horizon: the decoder's own have one step."""
+def has_all_steps(given: Any, horizon: int) -> bool:
+    """Tell whether a tensor has an axis for the whole horizon, [B, H, ...]."""
     shape: Any = getattr(given, "shape", ())
-    return cut.horizon > 1 and len(shape) > 2 and shape[0] is None and shape[1] == cut.horizon
+    return horizon > 1 and len(shape) > 2 and shape[0] is None and shape[1] == horizon
 
 
 def _first_line(error: Exception) -> str:
