@@ -99,7 +99,7 @@ def explain_gap(question: Question, stop: Stop, say: Say, open_model: OpenModel 
     say(f"{len(windows):,} windows of {windows.total:,} rows; forecasting in both modes")
     ground = stand(audited, windows, stop)
     model = None if open_model is None else open_model(audited.manifest)
-    trained = None if model is None else model.teacher_forced(windows)
+    trained = None if model is None else model.teacher_forced(ground.windows)
     losses = _losses(ground, trained)
     suspects = metric_suspects(ground, question.reported, losses[0], model.regularisation() if model else None)
     wired = _wired(ground, trained, losses)
@@ -186,7 +186,9 @@ def _notes(ground: Ground, question: Question) -> list[str]:
     if ground.certified is not None:
         notes.append("these windows also chose the epoch: every loss of the network on them is optimistic")
     if windows.taken_every > 1:
-        notes.append(f"of {windows.total:,} rows, every {windows.taken_every}th block of windows was taken")
+        notes.append(
+            f"of {windows.total:,} rows, about one in {windows.taken_every} was taken, in whole runs of neighbours"
+        )
     if windows.rejected:
         notes.append(f"{windows.rejected:,} rows with bad cells were left out")
     if question.train is None:
