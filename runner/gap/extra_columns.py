@@ -40,8 +40,9 @@ def problems_of(schema: pa.Schema, columns: Mapping[str, str], sizes: Sizes) -> 
     absent = [columns[role] for role in EXTRA_ROLES if role in columns and columns[role] not in schema.names]
     problems = [f"column '{name}' is missing (columns: {', '.join(schema.names)})" for name in absent]
     for role, name in names_of(columns).items():
-        if role in FORECASTS and schema.names.count(name) == 1:
-            found = type_problem(schema.field(name).type, sizes.shape("target"), flags=False)
+        if schema.names.count(name) == 1:
+            kind = schema.field(name).type
+            found = type_problem(kind, sizes.shape("target"), flags=False) if role in FORECASTS else _unnamed(kind)
             problems += [f"column '{name}' ({role}): {found}"] if found else []
     return problems
 
@@ -72,6 +73,14 @@ def numbers_of(names: list[str]) -> Index:
     """Number series in the order in which they first appear [N]."""
     numbers = {name: index for index, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], np.intp)
+
+
+def _unnamed(kind: pa.DataType) -> str | None:
+    """Say why values of this type name no series: of some times and lists, Python makes no value at all."""
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_temporal(value) or pa.types.is_nested(value):
+        return f"{kind}, expected text or integers"
+    return None
 
 
 def _forecast(column: pa.Array, rows: Index, sizes: Sizes) -> F32:

@@ -1,12 +1,14 @@
 """Draw an explanation: error by step of both modes and of the panel, and what the gap consists of at each step."""
 
 import importlib.util
+import io
 from pathlib import Path
 from typing import Any
 
 from runner.errors import OutputError, UsageError, explain
 from runner.gap.report import GapReport
 from runner.gap.walk import FREE_RUNNING, TEACHER_FORCED
+from runner.storage import OutputFolder
 
 FORMATS = (".svg", ".png", ".pdf")
 STACKED = {
@@ -24,6 +26,7 @@ def require_figure(path: Path | None) -> None:
 
     Raises:
         UsageError: matplotlib is not installed, or the name does not say a format.
+        OutputError: a folder has that name, or there is none to put it into.
     """
     if path is None:
         return
@@ -33,13 +36,16 @@ def require_figure(path: Path | None) -> None:
         )
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError(explain("--figure needs matplotlib", remedy="pip install 'freerun[report]'"))
+    if path.is_dir() or not path.parent.is_dir():
+        got = "a folder" if path.is_dir() else f"no folder {path.parent}"
+        raise OutputError(explain(f"cannot write {path}", got=got, expected="a file in a folder that is there"))
 
 
 def draw(report: GapReport, path: Path) -> None:
     """Write the figure.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written; what was there before is untouched.
     """
     import matplotlib as mpl
 
@@ -52,12 +58,10 @@ def draw(report: GapReport, path: Path) -> None:
     if walked:
         _draw_parts(report, axes[0, 1])
     figure.tight_layout()
-    try:
-        figure.savefig(path, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-    except OSError as error:
-        raise OutputError(explain(f"cannot write {path}", got=error.strerror)) from error
-    finally:
-        plt.close(figure)
+    drawn, form = io.BytesIO(), path.suffix.lower()
+    figure.savefig(drawn, format=form[1:], metadata={"Date": None} if form == ".svg" else None)
+    plt.close(figure)
+    OutputFolder(path.parent).write(path.name, drawn.getvalue())
 
 
 def _draw_losses(report: GapReport, axis: Any) -> None:

@@ -11,6 +11,7 @@ from runner.batch import F32, F64, Bool, WindowBatch
 from runner.errors import UsageError, explain
 
 BATCH_SIZES = (16, 32, 64, 128, 256, 512, 1024, 2048)
+LARGEST_EXPONENT = 300
 FINEST = 1e-6
 """Share of a loss that float32 arithmetic may change it by."""
 
@@ -52,12 +53,13 @@ def read_reported(text: str) -> Reported:
     """
     try:
         number = Decimal(text.strip())
-    except InvalidOperation:
-        number = Decimal(-1)
-    if number.is_infinite() or (not number.is_nan() and number < 0):
+        loss = float(number)
+    except (InvalidOperation, ValueError):  # a NaN that signals is a number to Decimal, and none to float
+        number, loss = Decimal(-1), -1.0
+    if math.isinf(loss) or loss < 0:
         raise UsageError(explain("--reported does not fit", got=text, expected="a loss, such as 0.048"))
     exponent = number.as_tuple().exponent
-    return Reported(float(number), 0.5 * 10.0**exponent if isinstance(exponent, int) else 0.0)
+    return Reported(loss, 0.5 * 10.0 ** min(exponent, LARGEST_EXPONENT) if isinstance(exponent, int) else 0.0)
 
 
 def averagings(batch: WindowBatch, prediction: F32, scale: float, regularisation: float | None) -> list[Averaging]:

@@ -1,12 +1,15 @@
 """`freerun explain-gap` as somebody types it: with a bundle and Parquet, and nothing else."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from runner.disk import Disk
 from runner.gap.report import GapReport
 
 KEYS = {"teacher_forced", "free_running", "gap", "parts", "recoverable", "intervals"}
@@ -131,10 +134,46 @@ def test_the_figure_is_drawn(command, tiny_bundle, valid, tmp_path):
     assert (tmp_path / "gap.svg").read_text().count("<svg") == 1
 
 
+@pytest.mark.parametrize("name", ["gap.svg", "gap.png", "gap.pdf"])
+def test_a_figure_that_cannot_be_written_leaves_the_old_one(command, tiny_bundle, valid, tmp_path, monkeypatch, name):
+    pytest.importorskip("matplotlib", reason="the figure needs the `report` extra")
+    (tmp_path / name).write_text("old")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Disk, "write", full)
+    done = command("explain-gap", tiny_bundle, valid, "--figure", tmp_path / name, "--json")
+    assert (done.code, done.out) == (14, "")
+    assert os.strerror(errno.ENOSPC) in done.err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "old")]
+
+
+@pytest.mark.parametrize("place", ["no/gap.svg", "folder.svg"])
+def test_a_figure_without_a_place_is_refused_before_the_work(command, tiny_bundle, tmp_path, place):
+    pytest.importorskip("matplotlib", reason="the figure needs the `report` extra")
+    (tmp_path / "folder.svg").mkdir()
+    done = command("explain-gap", tiny_bundle, "/nowhere", "--figure", tmp_path / place)
+    assert (done.code, done.out) == (14, "")
+    assert "cannot write" in done.err
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ns"), pa.date32(), pa.duration("us"), pa.list_(pa.int64())])
+def test_a_series_that_has_no_name_is_refused(command, tiny, tiny_bundle, tmp_path, kind):
+    """Python has no value for some times, and a traceback is no answer."""
+    column = pa.array([None] * 30, kind)
+    pq.write_table(tiny.make_table(30).append_column("series", column), tmp_path / "a.parquet")
+    done = command("explain-gap", tiny_bundle, tmp_path / "a.parquet")
+    assert (done.code, done.out) == (11, "")
+    assert "expected text or integers" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         (["--reported", "much"], 2, "--reported does not fit"),
+        (["--reported", "1e400"], 2, "--reported does not fit"),
+        (["--reported", "sNaN"], 2, "--reported does not fit"),
         (["--figure", "gap.jpg"], 2, "--figure does not fit"),
         (["--column", "optimal=nothing"], 11, "column 'nothing' is missing"),
         (["--column", "wrong=x"], 2, "expected ROLE=NAME"),
