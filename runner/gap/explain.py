@@ -97,14 +97,14 @@ def explain_gap(question: Question, stop: Stop, say: Say, open_model: OpenModel 
     audited = audit_bundle(open_bundle(question.bundle), "fp32")
     windows = _read(question.valid, audited.manifest, question, stop)
     say(f"{len(windows):,} windows of {windows.total:,} rows; forecasting in both modes")
+    model = None if open_model is None else open_model(audited.manifest)  # refused before the work, if it has to be
     ground = stand(audited, windows, stop)
-    model = None if open_model is None else open_model(audited.manifest)
     trained = None if model is None else model.teacher_forced(ground.windows)
     losses = _losses(ground, trained)
     suspects = metric_suspects(ground, question.reported, losses[0], model.regularisation() if model else None)
     wired = _wired(ground, trained, losses)
     if not wired:
-        say("the exported step does not do what the training model does; simulating faults")
+        say("teacher-forced, the exported step is not the training model; simulating faults")
         suspects += _faults(ground, question, losses[0], model, stop)
     forecasts = [Forecast(TEACHER_FORCED, ground.teacher_forced), Forecast(FREE_RUNNING, ground.free_running)]
     if wired:
@@ -190,7 +190,7 @@ def _notes(ground: Ground, question: Question) -> list[str]:
             f"of {windows.total:,} rows, about one in {windows.taken_every} was taken, in whole runs of neighbours"
         )
     if windows.rejected:
-        notes.append(f"{windows.rejected:,} rows with bad cells were left out")
+        notes.append(f"{windows.rejected:,} rows with bad cells, or forecasts that are not finite, were left out")
     if question.train is None:
         notes.append("without --train, nothing that has to be fitted is in the panel: no ridge, no mlp, no climatology")
     return notes

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from runner.gap.report import GapReport, SuspectEntry
-from runner.gap.walk import OPTIMAL, TEACHER_FORCED
+from runner.gap.walk import FREE_RUNNING, OPTIMAL, TEACHER_FORCED
 
 BEST_LETTER = "B'"
 WORTH_TELLING = 0.01
@@ -68,15 +68,21 @@ def _gap(report: GapReport) -> Iterator[str]:
 
 
 def _stopped(report: GapReport) -> Iterator[str]:
+    certified = report.model is None
     yield (
-        f"Teacher-forced, the exported step scores {_loss(report.losses['T'])} where the training model scores "
-        f"{_loss(report.losses['L1'])}: the wiring is at fault, and what comes after means nothing until it is mended."
+        f"Teacher-forced, the exported step scores {_loss(report.losses['T'])} where the training model "
+        f"{'was certified at' if certified else 'scores'} {_loss(report.losses['L1'])}: "
+        f"{'other targets, mask or decoder_input than then, or the wiring' if certified else 'the wiring'} "
+        f"is at fault, and what comes after means nothing until it is mended."
     )
     named = _matching(report, "wiring")
     if named:
         yield "The fault: " + "; or, which comes to the same: ".join(entry.text for entry in named) + "."
     else:
-        yield "None of the faults that were simulated does exactly this. Is it the model that the bundle was made from?"
+        asked = (
+            "Is the target's column the right one?" if certified else "Is it the model that the bundle was made from?"
+        )
+        yield f"None of the faults that were simulated does exactly this. {asked}"
 
 
 def _walk(report: GapReport, recoverable: float) -> Iterator[str]:
@@ -91,14 +97,15 @@ def _walk(report: GapReport, recoverable: float) -> Iterator[str]:
             yield f"{title}: {value:.4g}, {share:.1%} of it{_between(report, part)}{_chance(report, part)}. {advice}"
     yield _recoverable(report, recoverable)
     if report.parts.exposure_bias is None:
-        yield "Nothing was trained further here: freerun-export explain-gap --model tells exposure bias from the rest."
+        flags = "freerun-export explain-gap with --model and --train"
+        yield f"Nothing was trained further here: {flags} tells exposure bias from the rest."
 
 
 def _horizon(report: GapReport) -> Iterator[str]:
     value, share = report.parts.horizon or 0.0, report.shares.horizon or 0.0
+    part = f"{value:.4g} ({share:.1%}{_between(report, 'horizon')})" if value > 0 else "nothing"
     yield (
-        f"Of the free-running loss, {value:.4g} ({share:.1%}{_between(report, 'horizon')}) is the horizon: "
-        f"what the true values inside it tell beyond the context. "
+        f"Of the free-running loss, {part} is the horizon: what the true values inside it tell beyond the context. "
         f"Without them, nothing we tried did better than {_loss(report.losses[BEST_LETTER])}."
     )
     known = [entry.masked_mse for entry in report.panel if entry.name == OPTIMAL]
@@ -107,15 +114,25 @@ def _horizon(report: GapReport) -> Iterator[str]:
 
 
 def _recoverable(report: GapReport, recoverable: float) -> str:
-    share = recoverable / report.free_running if report.free_running else 0.0
-    better = [entry for entry in report.panel if entry.name not in {TEACHER_FORCED, OPTIMAL} and entry.better_by > 0]
-    if share < WORTH_TELLING or not better:
-        return f"Nothing we tried wins {WORTH_TELLING:.0%} of the free-running loss: there is little to close."
-    name = "recoverable"
+    share = _share(report, recoverable)
+    known = " and the best possible forecast" if any(entry.name == OPTIMAL for entry in report.panel) else ""
+    others = [entry for entry in report.panel if entry.name not in {TEACHER_FORCED, FREE_RUNNING, OPTIMAL}]
+    best = min(others, key=lambda entry: entry.masked_mse)  # the last value at least is always there
+    single = f"The best single forecast: {best.name}, {_loss(best.masked_mse)}."
+    if share < WORTH_TELLING:
+        told = f"Nothing we tried wins {WORTH_TELLING:.0%} of the free-running loss"
+        if _share(report, best.better_by) < WORTH_TELLING:
+            return f"{told}: there is little to close."
+        return f"{told} where it is chosen on other windows than it is measured on. {single}"
     return (
-        f"Recoverable by what we tried: {recoverable:.4g}, {share:.1%} of it{_between(report, name)}"
-        f"{_chance(report, name)}. The best single forecast: {better[0].name}, {_loss(better[0].masked_mse)}."
+        f"Recoverable by what we tried{known}: {recoverable:.4g}, {share:.1%} of it"
+        f"{_between(report, 'recoverable')}{_chance(report, 'recoverable')}. "
+        f"{single if best.better_by > 0 else 'No single forecast does better over all steps.'}"
     )
+
+
+def _share(report: GapReport, value: float) -> float:
+    return value / report.free_running if report.free_running else 0.0
 
 
 def _matching(report: GapReport, kind: str) -> list[SuspectEntry]:
@@ -123,8 +140,9 @@ def _matching(report: GapReport, kind: str) -> list[SuspectEntry]:
 
 
 def _chance(report: GapReport, name: str) -> str:
-    sure = name in report.intervals and report.intervals[name][0] > 0
-    return "" if sure else ", so it may be chance"
+    if name not in report.intervals:
+        return ", which may be chance"
+    return "" if report.intervals[name][0] > 0 else ", so it may be chance"
 
 
 def _between(report: GapReport, name: str) -> str:
