@@ -192,13 +192,15 @@ def _notes(ground: Ground, question: Question) -> list[str]:
     if windows.rejected:
         notes.append(f"{windows.rejected:,} rows with bad cells, or forecasts that are not finite, were left out")
     if question.train is None:
-        notes.append("without --train, nothing that has to be fitted is in the panel: no ridge, no mlp, no climatology")
+        notes.append(
+            "without --train, there is no ridge regression, no small network (mlp) and no climatology to compare with"
+        )
     return notes
 
 
 def _told(report: GapReport, suspects: list[SuspectEntry], notes: list[str]) -> GapReport:
     if not report.intervals and report.recoverable is not None:
-        notes.append(f"{report.windows.blocks} blocks of windows are too few for intervals, 20 are needed")
+        notes.append(f"{report.windows.blocks} blocks are too few for intervals, 20 are needed: any part may be chance")
     ordered = sorted(suspects, key=lambda entry: not entry.matches)
     told = report.model_copy(update={"suspects": tuple(ordered), "notes": tuple(notes)})
     return told.model_copy(update={"verdict": verdict(told)})
