@@ -109,9 +109,17 @@ def quantize(bundle: Path, valid: str, column: dict[str, str]) -> None:
 @cli.command("explain-gap")
 @explaining
 @click.option("--model", type=PLACE, metavar="MODEL.keras", help="The training model that BUNDLE was made from.")
-@click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="To train it further, each way.")
-@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Of that training.")
-@click.option("--learning-rate", type=click.FloatRange(0, min_open=True), default=0.001, show_default=True)
+@click.option(
+    "--epochs",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="Epochs to train it further, each way; needs --train.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Of that further training.")
+@click.option(
+    "--learning-rate", type=click.FloatRange(0, min_open=True), default=0.001, show_default=True, help="Of that too."
+)
 @click.option("--trust-model", is_flag=True, help="Open MODEL even if it may run code of its author.")
 @click.pass_context
 def explain_the_gap(ctx: click.Context, /, **asked: Any) -> None:
@@ -142,8 +150,9 @@ def explain_the_gap(ctx: click.Context, /, **asked: Any) -> None:
 def doctor(ctx: click.Context, /, *, trust_model: bool, as_json: bool, **settings: Any) -> None:
     """Find out whether predictions in DATA are what MODEL.keras forecasts, and if not, what was done wrong.
 
-    MODEL.keras is the training model. DATA has its inputs, the target, and the predictions. Where DATA has
-    decoder_input, the first value of it is the start. Exit 16: the predictions are not the model's.
+    MODEL.keras is the training model. DATA has its inputs, the target, and the predictions; what `freerun score` writes
+    has no inputs, and docs/doctor.md says how to join them. Where DATA has decoder_input, the first value of it is the
+    start. Exit 16: the predictions are not the model's.
     """
     from export.audited import Question
     from export.doctor import diagnose

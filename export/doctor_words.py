@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from export.doctor import Diagnosis
+from runner.gap.show import paragraph
 from runner.gap.suspects import Suspect
 
 WHERE = {
@@ -41,14 +42,14 @@ def fault_of(found: Diagnosis) -> str | None:
         return f"What was done: {found.fault.said} ({found.fault.key})"
     nearest = found.suspects[0]
     return (
-        "None of the mistakes that were simulated makes these numbers. The nearest, which is still off by "
-        f"{nearest.difference:.2g} deviations: {nearest.said} ({nearest.key})"
+        "None of the mistakes that were simulated makes these numbers: was it two at once, or another model? "
+        f"The nearest is still off by {nearest.difference:.2g} deviations: {nearest.said} ({nearest.key})"
     )
 
 
 def print_diagnosis(found: Diagnosis, stream: IO[str]) -> None:
     """Print sentences, losses and the differences by step."""
-    print(*_sentences(found), sep="\n", file=stream)
+    print(*map(paragraph, _sentences(found)), sep="\n", file=stream)
     _print_steps(found, stream)
 
 
@@ -87,7 +88,7 @@ def _sentences(found: Diagnosis) -> list[str]:
         verdict_of(found),
         *([fault] if fault else []),
         f"{found.windows:,} windows, {losses}.",
-        *(f"note: {note}" for note in found.notes),
+        *(f"Note: {note}" + ("" if note.endswith("?") else ".") for note in found.notes),
     ]
 
 

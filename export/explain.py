@@ -102,7 +102,7 @@ class KerasModel:
         weights = self.models.training.get_weights()
         found = []
         for name, strategy in PROBES.items():
-            self.say(f"training {self.more.epochs} epochs further, {strategy}")
+            self.say(f"training further, {strategy}, epochs: {self.more.epochs}")
             self._train(self.more, strategy)
             found.append(Forecast(name, _free_running(self.models, windows.batch)))
             self.models.training.set_weights(weights)

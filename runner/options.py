@@ -83,8 +83,8 @@ def explaining(command: Callable[..., None]) -> Callable[..., None]:
     parameters = (
         click.argument("bundle", type=PLACE),
         click.argument("valid", metavar="VALID"),
-        option("--train", metavar="TRAIN", help="Windows that direct forecasts may learn from."),
-        option("--reported", metavar="LOSS", help="The validation loss that training reported."),
+        option("--train", metavar="TRAIN", help="Training windows, to fit ridge, a small network and climatology to."),
+        option("--reported", metavar="LOSS", help="The validation loss that training reported, with all its digits."),
         option(
             "--column",
             multiple=True,

@@ -203,7 +203,8 @@ def test_sentences_come_before_the_table(files):
     assert code == 16
     lines = out.splitlines()
     assert lines[0].startswith("The predictions are NOT the model's")
-    assert lines[1].startswith("What was done: Each step began with the encoder's state again")
+    assert any(line.startswith("What was done: Each step began with the encoder's state again") for line in lines)
+    assert max(map(len, lines)) <= 100
     assert "first that fails" in next(line for line in lines if line.strip().startswith("2 "))
     code, out, _ = doctor(*files, "--predictions", "right", "--trust-model")
     assert code == 0
