@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 PROCESSES = ("ar1", "random-walk", "bistable", "mackey-glass", "sine")
 """Names of what `demo-data` can draw, spelled out so that --help need not load numpy."""
 
+KEPT = {"start": "start: none of the further epochs", "control": "control: more teacher forcing"}
+"""What the two outcomes of `auto` mean that are no strategies."""
+
 
 def _start(_ctx: click.Context, _param: click.Parameter, given: str) -> float | Literal["last"]:
     if given == "last":
@@ -186,7 +189,7 @@ def _print_export(out: Path, exported: "Exported") -> None:
     lines = {
         "bundle": f"{out}",
         "bundle id": manifest.bundle_id,
-        **({"strategy": f"{choice.asked}, kept {choice.kept}"} if choice.trials else {}),
+        **({"strategy": f"{choice.asked}, kept {KEPT.get(choice.kept, choice.kept)}"} if choice.trials else {}),
         "certified on": f"{certified.windows:,} windows",
         "  teacher-forced": f"masked MSE {certified.teacher_forced.masked_mse:.6g}",
         "  free-running": f"masked MSE {certified.free_running.masked_mse:.6g}",

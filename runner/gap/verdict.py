@@ -13,7 +13,10 @@ OURS = {TEACHER_FORCED, FREE_RUNNING, SAMPLED, CONTROL, FURTHER}
 PARTS = {
     "plug_in": (
         "Plug-in bias",
-        "The mean of sampled paths does better than a point forecast fed back. Training free-running may learn that.",
+        (
+            "The mean of sampled paths does better than a point forecast fed back. Training free-running may learn "
+            "that mean: --set strategy=auto."
+        ),
     ),
     "undertrained": (
         "Too few epochs",
