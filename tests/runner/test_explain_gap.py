@@ -48,7 +48,7 @@ def test_the_losses_are_those_of_freerun_score(explained, score, tiny_bundle, va
 
 def test_the_first_step_is_the_same_bit_for_bit(explained):
     assert explained["first_step"] == {"equal": True, "largest_difference": 0.0}
-    assert "both modes agree bit for bit" in explained["verdict"]
+    assert "agree bit for bit" in explained["verdict"].splitlines()[0]
 
 
 def test_without_a_model_nothing_is_trained_further(explained):
@@ -77,7 +77,7 @@ def test_the_panel_is_everything_that_was_tried(explained):
 def test_people_get_the_verdict_first_then_the_tables(command, tiny_bundle, valid):
     done = command("explain-gap", tiny_bundle, valid)
     assert done.code == 0, done.err
-    assert done.out.startswith("Free-running, the exported model has a masked MSE of ")
+    assert done.out.startswith("At step 1 the teacher-forced and the free-running forecasts agree bit for bit")
     assert max(map(len, done.out.splitlines())) <= 120
     assert "horizon: what the true values inside it tell" in done.out
     assert "without --train" in done.out
