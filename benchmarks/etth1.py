@@ -1,30 +1,71 @@
-"""freerun on a real series: ETTh1, by the commands that a user would type.
+"""freerun on a real series: ETTh1, every strategy beside simple forecasts, by the commands that a user would type.
 
-    python benchmarks/etth1.py PATH-TO-ETTh1.csv [--target OT] [--context 168] [--horizon 24] [--work DIR]
+    python benchmarks/etth1.py PATH-TO-ETTh1.csv [--page docs/etth1.md] [--work DIR] [--set KEY=VALUE ...]
 
 The usual protocol: the first 12 x 30 x 24 rows train, the next 4 x 30 x 24 validate, the next 4 x 30 x 24 test; values
-standardised with the training rows' mean and deviation; every window of stride 1; MSE over all windows and steps.
+standardised with the training rows' mean and deviation; every window of stride 1; MSE over all windows and steps. A
+window's past holds the target, and sine and cosine of the hour; its future those two. Two trainings run at a time.
 """
 
 import argparse
-import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+import etth1_page
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from etth1_linear import linear_forecast
+from etth1_page import Result, Task
 
 MONTH = 30 * 24
 BORDERS = {"train": (0, 12 * MONTH), "valid": (12 * MONTH, 16 * MONTH), "test": (16 * MONTH, 20 * MONTH)}
-PUBLISHED = {("OT", 24): [("Informer, horizon 168, univariate (published)", 0.183)]}
-"""Figures of others on the same protocol, for scale only."""
-SETTINGS = ["units=64", "scaling=window", "start=last", "epochs=12", "patience=4", "batch_size=128",
-            "learning_rate=0.002", "season_length=24"]  # fmt: skip
+SETTINGS = ("units=32", "scaling=window", "start=last", "base=linear", "epochs=6", "patience=6", "batch_size=256",
+            "learning_rate=0.003", "season_length=24")  # fmt: skip
+STRATEGIES = ("teacher-forcing", "scheduled-sampling", "curriculum", "free-running")
 BIN = Path(sys.executable).parent
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where everything goes, and what is laid over the settings."""
+
+    csv: Path
+    folder: Path
+    settings: tuple[str, ...]
+
+    def cut(self, task: Task) -> Path:
+        """Cut a task's windows into Parquet; return their folder."""
+        folder = self.folder / f"{task.target}-h{task.horizon}-c{task.context}"
+        values, clock = series(self.csv, task.target)
+        for split in BORDERS:
+            (folder / split).mkdir(parents=True)
+            table = pa.table(windows(values, clock, split, task))
+            pq.write_table(table, folder / split / "windows.parquet", row_group_size=1024)
+        return folder
+
+    def simple(self, task: Task, folder: Path) -> Result:
+        """Return the test MSE of the linear forecast on the same windows."""
+        splits = [pq.read_table(folder / split / "windows.parquet") for split in BORDERS]
+        arrays = [(column.combine_chunks() for column in (table["past"], table["target"])) for table in splits]
+        train, valid, test = ((past.to_numpy_ndarray(), np.stack(target.to_numpy(False))) for past, target in arrays)
+        return Result(task, "linear", linear_forecast(train, valid, test))
+
+    def train(self, task: Task, folder: Path, strategy: str) -> list[Result]:
+        """Train, export and score one strategy; return its test MSE, and those of the naive forecasts."""
+        bundle, out = folder / strategy, folder / f"scored-{strategy}"
+        words = [w for setting in (*SETTINGS, f"strategy={strategy}", *self.settings) for w in ("--set", setting)]
+        command("freerun-export", "train", folder / "train", "--valid", folder / "valid", "--out", bundle, *words)
+        command("freerun", "score", bundle, folder / "test", "--out", out, "--quiet")
+        return etth1_page.read_report(task, strategy, out / "_report.json")
 
 
 def series(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
@@ -38,69 +79,61 @@ def series(path: Path, target: str) -> tuple[np.ndarray, np.ndarray]:
     return values, np.stack([np.sin(angle), np.cos(angle)], axis=1)
 
 
-def write_split(folder: Path, values: np.ndarray, clock: np.ndarray, split: str, context: int, horizon: int) -> int:
-    """Cut every window whose horizon lies in the split (its context may reach back before it) into one Parquet file."""
+def windows(values: np.ndarray, clock: np.ndarray, split: str, task: Task) -> dict[str, pa.Array]:
+    """Cut every window whose horizon lies in the split; its context may reach back before it."""
     first, last = BORDERS[split]
-    origins = np.arange(max(first, context), last - horizon + 1)
-    back, ahead = origins[:, None] + np.arange(-context, 0), origins[:, None] + np.arange(horizon)
-    past = np.concatenate([values[back][:, :, None], clock[back]], axis=2).astype(np.float32)
-    columns = {
+    origins = np.arange(max(first, task.context), last - task.horizon + 1)
+    back, ahead = origins[:, None] + np.arange(-task.context, 0), origins[:, None] + np.arange(task.horizon)
+    return {
         "origin": pa.array(origins - 1),
-        "past": tensor(past),
-        "future_known": tensor(clock[ahead].astype(np.float32)),
-        "target": pa.FixedSizeListArray.from_arrays(pa.array(values[ahead].ravel()), horizon),
+        "past": tensor(np.concatenate([values[back][:, :, None], clock[back]], axis=2)),
+        "future_known": tensor(clock[ahead]),
+        "target": pa.FixedSizeListArray.from_arrays(pa.array(values[ahead].ravel()), task.horizon),
     }
-    (folder / split).mkdir(parents=True)
-    pq.write_table(pa.table(columns), folder / split / "windows.parquet", row_group_size=1024)
-    return len(origins)
 
 
 def tensor(values: np.ndarray) -> pa.Array:
-    """Return rows [N, A, B] as a fixed-shape tensor column."""
-    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
+    """Return rows [N, A, B] as a fixed-shape tensor column of float32."""
+    return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values, np.float32))
 
 
 def command(*words: object) -> None:
-    """Run one of freerun's commands, showing it."""
+    """Run one of freerun's commands, showing it; what it says is shown only if it fails."""
     print("$", *words, flush=True)
-    subprocess.run([BIN / str(words[0]), *map(str, words[1:])], check=True)
-
-
-def score(folder: Path, mode: str) -> dict[str, object]:
-    """Score the test split by `freerun score`; return the report."""
-    out = folder / f"scored-{mode}"
-    command("freerun", "score", folder / "bundle", folder / "test", "--out", out, "--mode", mode, "--quiet")
-    return json.loads((out / "_report.json").read_text())["total"]
+    line = [BIN / str(words[0]), *map(str, words[1:])]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | ONE_THREAD)
+    if done.returncode:
+        sys.exit(done.stderr)
 
 
 def main() -> None:
-    """Cut, train, score, and print one table."""
+    """Cut, train and score everything, and print one table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("csv", type=Path)
-    parser.add_argument("--target", default="OT")
-    parser.add_argument("--context", type=int, default=168)
-    parser.add_argument("--horizon", type=int, default=24)
+    parser.add_argument("--targets", default="OT,HUFL")
+    parser.add_argument("--horizons", default="24,48")
+    parser.add_argument("--contexts", default="96,336")
+    parser.add_argument("--strategies", default=",".join(STRATEGIES))
     parser.add_argument("--work", type=Path, help="keep everything in this new folder")
+    parser.add_argument("--page", type=Path, help="write the table into this Markdown file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the config")
     chosen = parser.parse_args()
+    started = time.monotonic()
     folder = chosen.work or Path(tempfile.mkdtemp(prefix="etth1-"))
-    values, clock = series(chosen.csv, chosen.target)
-    counts = {split: write_split(folder, values, clock, split, chosen.context, chosen.horizon) for split in BORDERS}
-    settings = [word for setting in [*SETTINGS, *chosen.set] for word in ("--set", setting)]
-    data = [folder / "train", "--valid", folder / "valid"]
-    command("freerun-export", "train", *data, "--out", folder / "bundle", *settings)
-    forced, free = score(folder, "teacher-forced"), score(folder, "free-running")
-    rows = [
-        ("freerun, free-running (what production gets)", free["masked_mse"]),
-        ("freerun, teacher-forced (the illusion)", forced["masked_mse"]),
-        ("last value repeated", free["naive"]["last"]["masked_mse"]),
-        ("seasonal naive, 24 hours", free["naive"]["seasonal"]["masked_mse"]),
-        *PUBLISHED.get((chosen.target, chosen.horizon), []),
-    ]
-    sizes = f"context {chosen.context}, horizon {chosen.horizon}"
-    print(f"\nETTh1 {chosen.target}, {sizes}, {counts['test']:,} test windows")
-    for name, value in rows:
-        print(f"{name:<48}{value:>9.4f}")
+    bench = Bench(chosen.csv, folder, tuple(chosen.set))
+    targets, strategies = chosen.targets.split(","), chosen.strategies.split(",")
+    sizes = [[int(number) for number in given.split(",")] for given in (chosen.horizons, chosen.contexts)]
+    tasks = [Task(target, horizon, context) for target in targets for horizon in sizes[0] for context in sizes[1]]
+    folders = {task: bench.cut(task) for task in tasks}
+    results = [bench.simple(task, folders[task]) for task in tasks]
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(bench.train, task, folders[task], name) for task in tasks for name in strategies]
+        results += [result for run in runs for result in run.result()]
+    table = etth1_page.table(results, strategies)
+    print(f"\n{table}")
+    if chosen.page:
+        settings = " ".join((*SETTINGS, *chosen.set))
+        chosen.page.write_text(etth1_page.page(table, settings, (time.monotonic() - started) / 60))
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def train_bundle(
         base = fit_base(models, windows, valid)
         say(f"{config.base} base: masked MSE {base.masked_mse:.5f} on VALID, ridge penalty {base.penalty:.2g}")
     trained, choice = train_as_asked(models, (windows, valid), statistics, config, feature, work, callbacks, say)
-    say(f"best epoch {trained.best.epoch} of {len(trained.history)}; certifying")
+    say(f"best epoch {trained.best.epoch} of {trained.history[-1].epoch}; certifying")
     pair = convert(models)
     audit = audit_pair(models, pair)
     draft = draft_manifest(config, windows.sizes, statistics, feature, models, pair, flagged=windows.flagged)

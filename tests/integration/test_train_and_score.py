@@ -132,14 +132,14 @@ def own_data(folder, level, deviation, rows=200):
     frame.to_parquet(folder / "data.parquet", row_group_size=50)
 
 
-@pytest.mark.parametrize("scaling", ["standard", "window"])
-def test_data_of_a_high_level_trains_certifies_and_scores(tmp_path, freerun, scaling):
+@pytest.mark.parametrize(("scaling", "base"), [("standard", "none"), ("window", "none"), ("window", "linear")])
+def test_data_of_a_high_level_trains_certifies_and_scores(tmp_path, freerun, scaling, base):
     for split in ("train", "valid"):
         own_data(tmp_path / split, 101_325, 221)
     names = ["--column", "past=history", "--column", "target=load"]
     data = [tmp_path / "train", "--valid", tmp_path / "valid", "--out", tmp_path / "bundle"]
     settings = ["--set", "epochs=1", "--set", "units=8", "--set", f"scaling={scaling}", "--set", "start=last"]
-    export("train", *data, *names, *settings)
+    export("train", *data, *names, *settings, "--set", f"base={base}")
     done = freerun("score", tmp_path / "bundle", tmp_path / "valid", "--out", tmp_path / "out", *names, "--json")
     assert done.code == 0, done.err
     assert done.json()["warnings"] == ["cast to float32: history"]
