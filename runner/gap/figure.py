@@ -17,6 +17,7 @@ STACKED = {
     "undertrained": "#56b4e9",
     "exposure_bias": "#d55e00",
     "model": "#009e73",
+    "one_step": "#cc79a7",
 }
 """Parts from the bottom up, in colours that can be told apart by everybody (Okabe and Ito's)."""
 
@@ -82,10 +83,11 @@ def _draw_parts(report: GapReport, axis: Any) -> None:
     steps = [entry.step for entry in report.per_step]
     floor = [0.0] * len(steps)
     ceiling = [0.0] * len(steps)
-    for name, colour in STACKED.items():
+    tried = [name for name in STACKED if getattr(report.parts, name) is not None]
+    for name in tried:
         values = [getattr(entry.parts, name) or 0.0 for entry in report.per_step]
         base = [low if value < 0 else high for value, low, high in zip(values, floor, ceiling, strict=True)]
-        axis.bar(steps, values, bottom=base, color=colour, label=name.replace("_", " "))
+        axis.bar(steps, values, bottom=base, color=STACKED[name], label=name.replace("_", " "))
         floor = [low + min(value, 0) for value, low in zip(values, floor, strict=True)]
         ceiling = [high + max(value, 0) for value, high in zip(values, ceiling, strict=True)]
     gaps = [entry.free_running - entry.teacher_forced for entry in report.per_step]
