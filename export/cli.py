@@ -9,7 +9,7 @@ import click
 
 from runner import __version__
 from runner.errors import ExitCode
-from runner.options import PLACE, columns, explaining
+from runner.options import PLACE, columns, explaining, finite
 from runner.stop import Stop
 from runner.terminal import run_command
 
@@ -121,7 +121,12 @@ def quantize(bundle: Path, valid: str, column: dict[str, str]) -> None:
 )
 @click.option("--batch-size", type=click.IntRange(1), default=256, show_default=True, help="Of that further training.")
 @click.option(
-    "--learning-rate", type=click.FloatRange(0, min_open=True), default=0.001, show_default=True, help="Of that too."
+    "--learning-rate",
+    type=click.FloatRange(0, min_open=True),
+    callback=finite,
+    default=0.001,
+    show_default=True,
+    help="Of that too.",
 )
 @click.option("--trust-model", is_flag=True, help="Open MODEL even if it may run code of its author.")
 @click.pass_context

@@ -38,6 +38,8 @@ def refuse_other_forecasts(models: Forecasters, decoder: tuple[Call, ...], input
     except Exception as error:
         raise CertificationError(explain("the model's parts cannot be run", got=error)) from error
     for call, whole, steps in zip(decoder, _listed(at_once), stepwise, strict=True):
+        if not np.isfinite(whole).all():
+            refuse(call, "its forecasts are not finite: are its weights?")
         difference = np.abs(whole - steps).reshape(WINDOWS, whole.shape[1], -1).max(axis=(0, 2))
         allowed = ALLOWED * max(1.0, float(np.abs(whole).max()))
         if not (difference <= allowed).all():

@@ -16,7 +16,7 @@ from runner.gap.forecasts import Forecast
 from runner.gap.ground import Ground, first_step_difference, machine_on, stand
 from runner.gap.machine import Machine
 from runner.gap.metric import Reported
-from runner.gap.panel import naive_panel, trained_panel
+from runner.gap.panel import FEWEST_WINDOWS, naive_panel, trained_panel
 from runner.gap.paths import paths_for, residuals_of, sampled_mean
 from runner.gap.report import GapReport, SuspectEntry
 from runner.gap.tell import Measured, report_of
@@ -111,7 +111,9 @@ def explain_gap(question: Question, stop: Stop, say: Say, open_model: OpenModel 
         forecasts += _compared(question, ground, model, stop, say)
     measured = _measured(ground, forecasts, question.reported, losses, wired=wired)
     data = (question.valid, question.train, None if model is None else model.name)
-    return _told(report_of(ground, measured, first_step_difference(ground), data), suspects, _notes(ground, question))
+    return _told(
+        report_of(ground, measured, first_step_difference(ground), data), suspects, _notes(ground, question, measured)
+    )
 
 
 def _read(text: str, manifest: Manifest, question: Question, stop: Stop, *, inverted: bool = False) -> LossWindows:
@@ -181,7 +183,7 @@ def _measured(
     return Measured(None if reported is None else reported.loss, *losses, errors, blocks, found)
 
 
-def _notes(ground: Ground, question: Question) -> list[str]:
+def _notes(ground: Ground, question: Question, measured: Measured) -> list[str]:
     windows, notes = ground.windows, []
     if ground.certified is not None:
         notes.append("these windows also chose the epoch: every loss of the network on them is optimistic")
@@ -195,6 +197,8 @@ def _notes(ground: Ground, question: Question) -> list[str]:
         notes.append(
             "without --train, there is no ridge regression, no small network (mlp) and no climatology to compare with"
         )
+    elif measured.walk is not None and "ridge" not in measured.errors:
+        notes.append(f"fewer than {FEWEST_WINDOWS} windows in {question.train} count: no ridge and no mlp were fitted")
     return notes
 
 

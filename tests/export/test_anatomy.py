@@ -255,6 +255,13 @@ def test_what_cannot_be_run_step_by_step_is_refused_by_name(name):
         dissect(build(), -1.0, 0)
 
 
+def test_weights_that_are_no_numbers_are_not_called_a_look_at_other_steps():
+    training = seq2seq()
+    training.set_weights([np.full_like(weight, np.nan) for weight in training.get_weights()])
+    with pytest.raises(CertificationError, match="not finite"):
+        dissect(training, -1.0, 0)
+
+
 def test_a_model_is_not_opened_where_nobody_said_that_it_is_trusted(tmp_path):
     with pytest.raises(UsageError, match=r"(?s)is a program.*--trust-model"):
         refuse_untrusted(tmp_path / "model.keras", trust=False)

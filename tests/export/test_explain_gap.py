@@ -88,3 +88,9 @@ def test_a_mask_the_wrong_way_round_is_named(explained, right, demo, tmp_path):
         mask = pa.FixedSizeListArray.from_arrays(pa.array(turned.ravel()), turned.shape[1])
         pq.write_table(table.set_column(index, "mask", mask), tmp_path / "valid" / path.name)
     assert named(explained(bundle, tmp_path / "valid")) == ["mask_inverted"]
+
+
+@pytest.mark.parametrize("rate", ["nan", "inf", "0"])
+def test_a_learning_rate_that_is_none_is_refused(within, rate):
+    done = within(cli, "explain-gap", "bundle", "valid", "--learning-rate", rate)
+    assert (done.code, done.out) == (2, "")

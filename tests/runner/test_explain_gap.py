@@ -107,6 +107,13 @@ def test_few_windows_give_no_interval_and_say_so(command, tiny, tiny_bundle, tmp
     assert any("too few for intervals" in note for note in told["notes"])
 
 
+def test_too_few_training_windows_to_fit_anything_are_told(command, tiny, tiny_bundle, valid, tmp_path):
+    train = tiny.write_dataset(tmp_path / "train", {"a.parquet": 49})
+    told = json.loads(command("explain-gap", tiny_bundle, valid, "--train", train, "--json").out)
+    assert any("fewer than 50 windows" in note for note in told["notes"])
+    assert "ridge" not in {entry["name"] for entry in told["panel"]}
+
+
 def test_a_series_column_makes_whole_series_the_blocks(command, tiny, tiny_bundle, tmp_path):
     table = tiny.make_table(300).append_column("unique_id", pa.array([f"s{row % 30}" for row in range(300)]))
     (tmp_path / "in").mkdir()
