@@ -41,7 +41,7 @@ class Diagnosis:
         failing: windows whose predictions are not the model's.
         scale: deviation of the targets that count.
         allowed: largest difference of equal forecasts, in these deviations.
-        residual: the largest difference by step, in these deviations [H].
+        residual: the largest difference by step, in these deviations; infinite where the model gives no number [H].
         first_failing_step: from 1 on; None = the predictions are the model's.
         suspects: simulated faults, the matching ones first.
         loss_given, loss_right: masked MSE of the predictions, and of the model's own loop, on the same cells.
@@ -79,7 +79,7 @@ def diagnose(question: Question, *, trust: bool) -> Diagnosis:
     audited = read_audited(training, question)
     scale = audited.scale
     allowed = tolerance(float(np.abs(audited.given).max()), scale)
-    residual = np.abs(audited.residual()) / scale
+    residual = np.nan_to_num(np.abs(audited.residual()) / scale, nan=np.inf, posinf=np.inf)
     wrong = ~(residual <= allowed)
     opened, notes = _taken_apart(training, audited, question)
     right = _right(audited, opened[1] if opened else None)

@@ -63,7 +63,7 @@ def diagnosis_as_json(found: Diagnosis) -> str:
         "failing_windows": found.failing,
         "target_scale": found.scale,
         "allowed": found.allowed,
-        "residual_by_step": found.residual,
+        "residual_by_step": [_number(value) for value in found.residual],
         "first_failing_step": found.first_failing_step,
         "suspects": [_suspect(suspect) for suspect in found.suspects],
         "fault": found.fault.key if found.fault else None,
@@ -72,12 +72,16 @@ def diagnosis_as_json(found: Diagnosis) -> str:
         "notes": found.notes,
         "verdict": verdict_of(found),
     }
-    return json.dumps(told, indent=2) + "\n"
+    return json.dumps(told, indent=2, allow_nan=False) + "\n"
 
 
 def _suspect(suspect: Suspect) -> dict[str, Any]:
     """Return a suspect as JSON can hold it: null where the fault cannot be compared."""
-    return {**asdict(suspect), "difference": suspect.difference if math.isfinite(suspect.difference) else None}
+    return {**asdict(suspect), "difference": _number(suspect.difference)}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _sentences(found: Diagnosis) -> list[str]:

@@ -245,6 +245,17 @@ def test_a_column_that_is_called_prediction_is_read_too(files, team, tmp_path):
     assert code == 0
 
 
+def test_a_model_that_gives_no_numbers_leaves_the_json_readable(files, tmp_path):
+    model = keras.models.load_model(files[0])
+    model.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    model.save(tmp_path / "nan.keras")
+    code, out, _ = doctor(tmp_path / "nan.keras", files[1], "--predictions", "right", "--trust-model", "--json")
+    found = json.loads(out, parse_constant=pytest.fail)
+    assert (code, found["first_failing_step"]) == (16, 1)
+    assert set(found["residual_by_step"]) == {None}
+    assert any("not finite" in note for note in found["notes"])
+
+
 def test_a_mask_that_excludes_most_steps_is_asked_about(files, team, tmp_path):
     observed = pa.array((~team.mask).astype(np.uint8).tolist(), pa.list_(pa.uint8()))
     write(tmp_path / "in.parquet", team, {"mine": team.loop()}, mask=observed)
