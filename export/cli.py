@@ -1,9 +1,10 @@
 """The command line of the exporter: parse, run, print, exit."""
 
 import math
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -11,7 +12,8 @@ from runner import __version__
 from runner.errors import ExitCode
 from runner.options import PLACE, columns, explaining, finite
 from runner.stop import Stop
-from runner.terminal import run_command
+from runner.supervise import supervise
+from runner.terminal import end_of, run_command
 
 if TYPE_CHECKING:
     from export.pipeline import Exported
@@ -218,9 +220,12 @@ def _print_lines(lines: dict[str, str]) -> None:
         click.echo(f"{name:<{width}}  {text}")
 
 
-def main() -> None:
-    """Run the command line and exit with its code."""
-    sys.exit(run_command(cli))
+def main() -> NoReturn:
+    """Run the command line in a thread that signals cannot interrupt, and end the process with its code.
+
+    Otherwise whatever TensorFlow or Keras is importing or calling takes a Ctrl-C for an error of its own, and goes on.
+    """
+    os._exit(end_of(lambda: supervise(lambda stop: run_command(cli, stop))))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -217,3 +218,18 @@ def test_training_on_a_terminal_draws_its_bar_and_finishes(trained, tmp_path):
     os.close(main)
     assert running.returncode == 0, seen.decode()
     assert b"epoch 1/1" in seen
+
+
+def test_an_interrupt_ends_a_training_and_leaves_its_checkpoints(trained, tmp_path):
+    words = ["train", trained / "train", "--valid", trained / "valid", "--out", tmp_path / "bundle"]
+    words += ["--set", "epochs=200", "--set", "patience=200", "--set", "units=4"]
+    command = [sys.executable, "-c", "from export.cli import main; main()", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        for line in running.stderr:
+            if line.startswith("epoch 2/"):
+                running.send_signal(signal.SIGINT)
+                break
+        assert "interrupted by SIGINT" in running.stderr.read()
+    assert running.returncode == 130
+    assert not (tmp_path / "bundle").exists()
+    assert len(json.loads((tmp_path / "bundle.work" / "state.json").read_text())["history"]) >= 2
