@@ -26,7 +26,8 @@ def dissect(training: Any, start: Start, feature: int, sizes: Sizes | None = Non
         sizes: C, H, F and K, for a model that leaves C or H open.
 
     Returns:
-        The models, sharing every weight with the one given. Its inputs have our names and our order.
+        The models, sharing every weight with the one given, whose stateful layers are so no more. Inputs have our names
+        and our order.
 
     Raises:
         CertificationError: the model cannot be run step by step; says which layer is in the way, and why.

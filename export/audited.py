@@ -9,10 +9,8 @@ import numpy as np
 
 from export.anatomy import Start
 from export.keras_machine import Compiled, compiled, context_of
-from export.model_inputs import named, sizes_of_model
-from export.windows import infer_sizes
+from export.model_inputs import named, sizes_for
 from runner.batch import F32, F64, WindowBatch
-from runner.dataset import open_dataset
 from runner.errors import InputError, explain
 from runner.gap.case import shifted_in
 from runner.gap.windows import read_windows
@@ -105,7 +103,7 @@ def read_audited(training: Any, question: Question) -> Audited:
         InputError: the data cannot be read, does not fit the model, or has no predictions.
         CertificationError: the model is no sequence-to-sequence forecaster that takes decoder inputs.
     """
-    sizes, flagged = _sizes(training, question)
+    sizes, flagged = sizes_for(training, question.data, question.columns)
     if not 0 <= question.feature < sizes.past:
         what, expected = "the target is no past feature", f"0 to {sizes.past - 1}"
         raise InputError(explain(what, got=question.feature, expected=expected))
@@ -139,19 +137,3 @@ def start_values(batch: WindowBatch, question: Question) -> F32:
     past = batch.past[:, :, question.feature].astype(np.float64)
     there = np.ones(past.shape, bool) if batch.past_observed is None else batch.past_observed == 1
     return naive_last(past, there)[:, None].astype(np.float32)
-
-
-def _sizes(training: Any, question: Question) -> tuple[Sizes, bool]:
-    """Return C, H, F and K of the model, of the data where the model leaves them open; and whether it takes flags."""
-    _, shapes = sizes_of_model(training)
-    (context, past), (horizon, _) = shapes["past"], shapes["decoder_input"]
-    future = shapes.get("future_known", (horizon, 0))[1]
-    if None in {context, past, horizon, future}:
-        dataset = open_dataset(question.data)
-        paths = dataset.paths()
-        if not paths:
-            raise InputError(explain(f"no Parquet files in {question.data}", expected="*.parquet"))
-        found = infer_sizes(dataset, paths[0], past, question.columns)
-        context, past, horizon = context or found.context, past or found.past, horizon or found.horizon
-        future = found.future if future is None else future
-    return Sizes(int(context or 0), int(horizon or 0), int(past or 0), int(future or 0)), "past_observed" in shapes

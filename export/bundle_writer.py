@@ -16,11 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from export.certify import Certificate, tolerance_of
-from export.config import TrainConfig
+from export.config import BundleConfig, Scaling
 from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair
 from export.model import Forecasters
-from export.trials import Choice
 from export.windows import Statistics
 from runner.batch import F32, WindowBatch
 from runner.bundle import Bundle
@@ -37,14 +36,14 @@ NOT_YET = {"file": "pending", "bytes": 0, "sha256": "0" * 64}
 
 
 def draft_manifest(
-    config: TrainConfig,
+    config: BundleConfig,
     sizes: Sizes,
     statistics: Statistics,
     feature: int,
     models: Forecasters,
     graphs: GraphPair,
     *,
-    flagged: bool,
+    scaling: Scaling,
 ) -> dict[str, Any]:
     """Return the manifest with everything but its files and what certifying finds; enough for the runner's loop."""
     names = config.feature_names or [f"f{index}" for index in range(sizes.past)]
@@ -64,10 +63,10 @@ def draft_manifest(
             "past": names,
             "future_known": config.future_names or [f"k{index}" for index in range(sizes.future)],
         },
-        "past_observed": flagged,
+        "past_observed": "past_observed" in context,
         "target": {"name": names[feature], "feature": feature, "scale": statistics.target_scale},
         "start": {"kind": "last" if constant is None else "constant", "value": constant},
-        "scaling": config.scaling,
+        "scaling": scaling,
         "encoder": {**NOT_YET, "tensors": {role: role for role in [*context, "previous_0"]}},
         "decoder_step": {**NOT_YET, "tensors": {role: role for role in [*step, "prediction"]}},
         "states": [
@@ -251,8 +250,14 @@ def losses(score: Score) -> dict[str, float | None]:
     return {"masked_mse": score.masked_mse(score.model), "observed_mse": score.observed_mse(score.model)}
 
 
-def certificate_of(certificate: Certificate, config: TrainConfig, choice: Choice, export_id: str) -> dict[str, Any]:
-    """Return the record of what was measured of the float32 form."""
+def certificate_of(certificate: Certificate, origin: dict[str, Any], export_id: str) -> dict[str, Any]:
+    """Return the record of what was measured of the float32 form.
+
+    Args:
+        certificate: what was measured.
+        origin: where the weights come from, and what was chosen.
+        export_id: of the graphs.
+    """
     forced, free = certificate.runner
     keras_forced, keras_free = certificate.keras
     return {
@@ -269,8 +274,7 @@ def certificate_of(certificate: Certificate, config: TrainConfig, choice: Choice
             "windows": free.windows,
             "per_step": {"teacher_forced": forced.by_step(forced.model), "free_running": free.by_step(free.model)},
         },
-        "config": config.model_dump(),
-        "strategy": choice.record(),
+        **origin,
         "producers": _producers(),
     }
 

@@ -34,6 +34,14 @@ class Call:
         return _flat(self.outputs)
 
 
+def operations_of(model: Any) -> list[Any]:
+    """Return what a Functional model calls, in order; models inside it are opened."""
+    found: list[Any] = []
+    for node in _nodes(_functional(model)):
+        found += operations_of(node.operation) if is_functional(node.operation) else [node.operation]
+    return found
+
+
 Tensors = dict[int, Any]
 """What stands for a tensor now, by the identity of the tensor that was there when the calls were recorded."""
 Make = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
@@ -47,6 +55,9 @@ def is_functional(operation: Any) -> bool:
 
 def record(model: Any, inputs: Iterable[Any]) -> tuple[list[Any], tuple[Call, ...]]:
     """Run a Functional model on other symbolic inputs, with the same layers, and note every call.
+
+    What only training needs is left out: a stateful layer of the model is so no more, and of a `TimeDistributed(Dense)`
+    the `Dense` is called, which does the same in one product.
 
     Args:
         model: Functional or Sequential; models inside it are opened.
@@ -90,10 +101,21 @@ def _run(model: Any, inputs: list[Any], calls: list[Call]) -> list[Any]:
         if is_functional(node.operation):
             outputs: Any = _run(_functional(node.operation), _flat(args[0]), calls)
         else:
-            outputs = node.operation(*args, **kwargs)
-            calls.append(Call(node.operation, args, kwargs, outputs))
+            call = _for_inference(node.operation, args, kwargs)
+            calls.append(call)
+            outputs = call.outputs
         tensors |= zip(map(id, node.outputs), _flat(outputs), strict=True)
     return [tensors[id(output)] for output in model.outputs]
+
+
+def _for_inference(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    for layer in (operation, *(getattr(operation, name, None) for name in ("forward_layer", "backward_layer"))):
+        if getattr(layer, "stateful", False):
+            layer.stateful = False
+    inner = getattr(operation, "layer", None)
+    if type(operation).__name__ == "TimeDistributed" and type(inner).__name__ == "Dense":
+        operation, kwargs = inner, {}  # its mask is the other layers' affair
+    return Call(operation, args, kwargs, operation(*args, **kwargs))
 
 
 def _functional(model: Any) -> Any:

@@ -1,5 +1,6 @@
 """Prove that the graphs, driven by the runner's own loop, do what the Keras models do; or refuse them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -7,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from export.config import TrainConfig
+from export.calls import operations_of
+from export.config import BundleConfig
 from export.examples import start_values
 from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair, signatures
@@ -33,6 +35,8 @@ PARITY = 1e-5
 RESOLUTION_STEPS = 4
 """Predictions may differ by so many float32 steps at the target's level, where that is more than PARITY."""
 GOLDEN_WINDOWS = 8
+OPERATOR_OF_CELL = {"LSTMCell": "LSTM"}
+"""The ONNX operator that a Keras layer of such cells becomes."""
 VALIDATION_BATCH = 128
 COARSEST = 1e-2
 """Deviations that a tolerance may reach at most; beyond it, it would let anything pass."""
@@ -103,7 +107,7 @@ class Candidate:
     models: Forecasters
     graphs: FormGraphs
     manifest: Manifest
-    config: TrainConfig
+    config: BundleConfig
 
 
 def tolerance_of(level: float, deviation: float) -> float:
@@ -127,7 +131,7 @@ def tolerance_of(level: float, deviation: float) -> float:
 
 
 def audit_pair(models: Forecasters, graphs: GraphPair) -> dict[str, GraphFacts]:
-    """Check both graphs: names and axes by role, no control flow, every LSTM layer still an LSTM, the opset asked for.
+    """Check both graphs: names and axes by role, no control flow, recurrent layers as operators, the opset asked for.
 
     Raises:
         CertificationError: anything of that is not so.
@@ -140,16 +144,25 @@ def audit_pair(models: Forecasters, graphs: GraphPair) -> dict[str, GraphFacts]:
         }
     except BundleError as error:
         raise CertificationError(str(error)) from error
-    wanted = len(models.states) // 2
-    problems = [
-        (f"{name}: LSTM operators", found.operators.get("LSTM", 0), wanted)
-        for name, found in facts.items()
-        if found.operators.get("LSTM", 0) != wanted
-    ]
+    problems: list[tuple[str, object, object]] = []
+    for (name, found), model in zip(facts.items(), (models.encoder, models.step), strict=True):
+        for kind, wanted in recurrent_operators(model).items():
+            if found.operators.get(kind, 0) < wanted:
+                problems.append((f"{name}: {kind} operators", found.operators.get(kind, 0), wanted))
     problems += [(f"{name}: opset", found.opset, OPSET) for name, found in facts.items() if found.opset != OPSET]
     if problems:
         raise CertificationError(_table("the converted graphs are not what was asked for", problems))
     return facts
+
+
+def recurrent_operators(model: Any) -> Counter[str]:
+    """Return how many ONNX operators of each kind a model's recurrent layers should become, at least.
+
+    Both directions of a bidirectional layer may be one operator.
+    """
+    layers = [getattr(operation, "forward_layer", operation) for operation in operations_of(model)]
+    kinds = [OPERATOR_OF_CELL.get(type(getattr(layer, "cell", None)).__name__) for layer in layers]
+    return Counter(kind for kind in kinds if kind)
 
 
 def certify(

@@ -16,7 +16,7 @@ from runner.supervise import supervise
 from runner.terminal import end_of, run_command
 
 if TYPE_CHECKING:
-    from export.pipeline import Exported
+    from export.release import Released
 
 PROCESSES = ("ar1", "random-walk", "bistable", "mackey-glass", "sine")
 """Names of what `demo-data` can draw, spelled out so that --help need not load numpy."""
@@ -94,7 +94,40 @@ def train(
 
     data = Data(train_data, valid, column)
     exported = train_bundle(data, out, chosen, lambda line: click.echo(line, err=True), callbacks)
-    _print_export(out, exported)
+    choice = exported.choice
+    strategy = {"strategy": f"{choice.asked}, kept {KEPT.get(choice.kept, choice.kept)}"} if choice.trials else {}
+    _print_released(out, exported.released, strategy)
+
+
+@cli.command()
+@click.argument("model", metavar="MODEL.keras", type=click.Path(path_type=Path))
+@click.option(
+    "--valid", required=True, metavar="VALID", help="Windows that certify the bundle, as MODEL was trained on."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle's folder; must not exist.")
+@click.option("--trust-model", is_flag=True, help="A .keras file is a program; you know where this one comes from.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable.")
+@click.option(
+    "--column", multiple=True, callback=columns(), metavar="ROLE=NAME", help="Name a role's column; repeatable."
+)
+@click.option(
+    "--scaler", type=PLACE, metavar="FILE.json", help="How the data was scaled before MODEL; goes into the graphs."
+)
+def convert(*, model: Path, out: Path, trust_model: bool, **given: Any) -> None:
+    """Take the trained MODEL.keras apart, certify it on VALID, and write the bundle.
+
+    MODEL.keras is the training model: encoder's and decoder's input in, predictions out. Exit 16: it cannot be run step
+    by step, or not be written as ONNX; the message names the layer.
+    """
+    from export.config import load_bundle_config
+    from export.convert import Source, convert_model
+
+    config = load_bundle_config(given["config"], given["settings"])
+    source = Source(model, given["valid"], given["column"], given["scaler"])
+    converted = convert_model(source, out, config, lambda line: click.echo(line, err=True), trust=trust_model)
+    fed_back = {"fed back to Keras": f"changed by {converted.residual:.3g} deviations of the target"}
+    _print_released(out, converted.released, fed_back)
 
 
 @cli.command()
@@ -189,22 +222,21 @@ def doctor(ctx: click.Context, /, *, trust_model: bool, as_json: bool, **setting
     ctx.exit(ExitCode.OK if found.first_failing_step is None else ExitCode.CERTIFY)
 
 
-def _print_export(out: Path, exported: "Exported") -> None:
-    manifest, certified, found = exported.manifest, exported.manifest.certified, exported.certificate
-    choice = exported.choice
+def _print_released(out: Path, released: "Released", more: dict[str, str]) -> None:
+    manifest, certified, found = released.manifest, released.manifest.certified, released.certificate
     _, score = found.runner
     lines = {
         "bundle": f"{out}",
         "bundle id": manifest.bundle_id,
-        **({"strategy": f"{choice.asked}, kept {KEPT.get(choice.kept, choice.kept)}"} if choice.trials else {}),
+        **more,
         "certified on": f"{certified.windows:,} windows",
         "  teacher-forced": f"masked MSE {certified.teacher_forced.masked_mse:.6g}",
         "  free-running": f"masked MSE {certified.free_running.masked_mse:.6g}",
         "  last value": f"masked MSE {score.masked_mse(score.last):.6g}",
         "Keras to ONNX": f"largest difference {found.largest:.3g}, allowed {found.tolerance:.3g}",
     }
-    if "int8" in exported.certified:
-        lines |= _int8_lines(exported.certified["int8"].certificate)
+    if "int8" in released.certified:
+        lines |= _int8_lines(released.certified["int8"].certificate)
     _print_lines(lines)
 
 

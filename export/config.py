@@ -1,8 +1,8 @@
-"""What a training run is told: a flat TOML file, with `--set KEY=VALUE` on top."""
+"""What a training or a conversion is told: a flat TOML file, with `--set KEY=VALUE` on top."""
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -15,25 +15,44 @@ _Names = BeforeValidator(lambda given: given.split(",") if isinstance(given, str
 """A list may be given as one word with commas too, as on the command line."""
 _Numbers = BeforeValidator(lambda given: [int(n) for n in given.split(",")] if isinstance(given, str) else given)
 Names = Annotated[list[str], _Names]
+Scaling = Literal["none", "standard", "window"]
 Strategy = Literal["teacher-forcing", "scheduled-sampling", "free-running", "curriculum", "auto"]
 
 
-class TrainConfig(BaseModel):
-    """All that can be chosen; context, horizon and widths come from the data.
+class BundleConfig(BaseModel):
+    """What can be chosen of every bundle; context, horizon and widths come from the data.
+
+    Attributes:
+        start: the decoder's first input: a constant in raw units, or the last observed target.
+        target_feature: which past feature is the target, by index or by name.
+        feature_names, future_names: names for `past` and `future_known`; else f0, f1, ... and k0, k1, ...
+        season_length: steps of a season, for the seasonal naive forecast beside the score.
+        precision: forms that the bundle will hold: fp32, and int8 beside it where that is certified too.
+        max_reject_rate: share of bad rows above which no bundle is made.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    name: str = "forecaster"
+    start: float | Literal["last"] = -1.0
+    target_feature: int | str = 0
+    feature_names: Names | None = None
+    future_names: Names | None = None
+    season_length: int | None = Field(default=None, ge=1)
+    precision: Annotated[list[Precision], _Names] = Field(default=["fp32"])
+    max_reject_rate: float = Field(default=0.01, ge=0, le=1)
+
+
+class TrainConfig(BundleConfig):
+    """All that can be chosen of a training.
 
     Attributes:
         units: LSTM units, or a list with one entry a layer (1 to 3 layers).
         patience: epochs without a better free-running loss before training stops.
         scaling: none; standard (location and scale of the training data); window (the target by its own context's
             last value and deviation, everything else standard). Always inside the graphs.
-        start: the decoder's first input: a constant in raw units, or the last observed target.
         base: what the network's output is added to: nothing; linear (a ridge regression on the context, fitted before
             training, that training starts from and leaves as it is).
-        target_feature: which past feature is the target, by index or by name.
-        feature_names, future_names: names for `past` and `future_known`; else f0, f1, ... and k0, k1, ...
-        season_length: steps of a season, for the seasonal naive forecast beside the score.
-        precision: forms that the bundle will hold: fp32, and int8 beside it where that is certified too.
-        max_reject_rate: share of bad rows above which nothing is trained.
         strategy: who feeds the decoder while it is trained: the teacher; at each step the teacher or the model's own
             last prediction, drawn by lot with ever fewer teachers (scheduled-sampling); the model alone (free-running);
             the model for ever longer stretches (curriculum); or what proves better than more teacher forcing (auto).
@@ -42,24 +61,14 @@ class TrainConfig(BaseModel):
         extra_epochs: epochs of each trial of auto, and of its control.
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    name: str = "forecaster"
     units: Annotated[int | list[int], _Numbers] = 64
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
     learning_rate: float = Field(default=0.004, gt=0)
     patience: int = Field(default=5, ge=1)
     seed: int = Field(default=0, ge=0)
-    scaling: Literal["none", "standard", "window"] = "standard"
-    start: float | Literal["last"] = -1.0
+    scaling: Scaling = "standard"
     base: Literal["none", "linear"] = "none"
-    target_feature: int | str = 0
-    feature_names: Names | None = None
-    future_names: Names | None = None
-    season_length: int | None = Field(default=None, ge=1)
-    precision: Annotated[list[Precision], _Names] = Field(default=["fp32"])
-    max_reject_rate: float = Field(default=0.01, ge=0, le=1)
     strategy: Strategy = "teacher-forcing"
     sampling_decay: Literal["inverse-sigmoid", "linear"] = "inverse-sigmoid"
     input_noise: float = Field(default=0.0, ge=0)
@@ -72,28 +81,45 @@ class TrainConfig(BaseModel):
         return [self.units] if isinstance(self.units, int) else self.units
 
 
+Config = TypeVar("Config", bound=BundleConfig)
+
+
 def load_config(path: Path | None, settings: tuple[str, ...]) -> TrainConfig:
-    """Read a config file, and lay the `KEY=VALUE` settings over it.
+    """Read the config of a training, and lay the `KEY=VALUE` settings over it.
 
     Raises:
         UsageError: the file cannot be read, or keys or values do not fit; every one of them is listed.
     """
-    values = {**(_read(path) if path else {}), **dict(_setting(text) for text in settings)}
-    try:
-        config = TrainConfig.model_validate(values)
-    except ValidationError as error:
-        known = ", ".join(TrainConfig.model_fields)
-        raise UsageError(
-            explain("the config does not fit:" + listing(problems(error)), expected=f"keys {known}")
-        ) from error
+    config = _loaded(TrainConfig, path, settings)
     if not 1 <= len(config.layers) <= LARGEST_DEPTH or min(config.layers) < 1:
         raise UsageError(explain("units do not fit", got=config.units, expected="1 to 3 layers of at least 1 unit"))
-    if "fp32" not in config.precision:
-        remedy = "precision=fp32,int8: int8 is made from the float32 graphs"
-        raise UsageError(explain("precision does not fit", got=config.precision, remedy=remedy))
     if config.strategy == "free-running" and config.input_noise:
         what = "input_noise has nothing to act on: free-running training has no teacher's inputs"
         raise UsageError(explain(what, got=config.input_noise, remedy="input_noise=0, or another strategy"))
+    return config
+
+
+def load_bundle_config(path: Path | None, settings: tuple[str, ...]) -> BundleConfig:
+    """Read the config of a conversion, and lay the `KEY=VALUE` settings over it.
+
+    Raises:
+        UsageError: as `load_config`.
+    """
+    return _loaded(BundleConfig, path, settings)
+
+
+def _loaded(kind: type[Config], path: Path | None, settings: tuple[str, ...]) -> Config:
+    values = {**(_read(path) if path else {}), **dict(_setting(text) for text in settings)}
+    try:
+        config = kind.model_validate(values)
+    except ValidationError as error:
+        known = ", ".join(kind.model_fields)
+        raise UsageError(
+            explain("the config does not fit:" + listing(problems(error)), expected=f"keys {known}")
+        ) from error
+    if "fp32" not in config.precision:
+        remedy = "precision=fp32,int8: int8 is made from the float32 graphs"
+        raise UsageError(explain("precision does not fit", got=config.precision, remedy=remedy))
     return config
 
 

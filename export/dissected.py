@@ -71,21 +71,33 @@ def sort_calls(training: Any, sizes: Sizes | None = None) -> Dissected:
         CertificationError: the model is no encoder and decoder; says which layer is in the way, and why.
     """
     inputs, outputs, calls = recorded(training, sizes)
+    makers = ", ".join(_maker(output, calls) for output in outputs)
     if len(outputs) != 1:
-        raise CertificationError(explain("the model has several outputs", got=len(outputs), expected="predictions"))
+        remedy = "keras.Model(inputs, its output of that target)"
+        raise CertificationError(
+            explain(
+                "the model has several outputs", got=makers, expected="the predictions of one target", remedy=remedy
+            )
+        )
     downstream = {id(inputs[role]) for role in INPUT_ROLES[2:] if role in inputs}
     for call in calls:
         if any(id(tensor) in downstream for tensor in call.reads()):
             downstream |= set(map(id, call.gives()))
     horizon = inputs["decoder_input"].shape[1]
     if id(outputs[0]) not in downstream or tuple(outputs[0].shape[1:]) not in {(horizon, 1), (horizon,)}:
-        what, got = "the model's output is no forecast by its decoder", list(outputs[0].shape)
+        what, got = "the model's output is no forecast by its decoder", f"{list(outputs[0].shape)} of layer {makers}"
         raise CertificationError(explain(what, got=got, expected=f"[B, {horizon}, 1] from the decoder's input"))
     decoder = _decoder(calls, downstream, horizon)
     encoder = tuple(call for call in calls if not any(call is other for other in decoder))
     recurrent = _recurrent(decoder, downstream)
     memory, ahead = _read_beside(decoder, recurrent, inputs)
     return Dissected(inputs, encoder, decoder, recurrent, memory, ahead, outputs[0], horizon)
+
+
+def _maker(tensor: Any, calls: tuple[Call, ...]) -> str:
+    """Return the name of the layer that gives a tensor."""
+    found = (call.name for call in reversed(calls) if any(tensor is given for given in call.gives()))
+    return next(found, "none")
 
 
 def _decoder(calls: tuple[Call, ...], downstream: set[int], horizon: int) -> tuple[Call, ...]:
@@ -121,8 +133,6 @@ def _state_names(call: Call, index: int) -> tuple[str, ...]:
         refuse(call, "it reads the horizon backwards too: step 1 would need what is predicted last")
     if _kind(call) not in STATE_NAMES:
         refuse(call, f"its states are not known (expected {', '.join(STATE_NAMES)})")
-    if call.operation.stateful:
-        refuse(call, "it is stateful: a forecast would depend on the batch before")
     return tuple(name if index == 0 else f"{name}_{index}" for name in STATE_NAMES[_kind(call)])
 
 

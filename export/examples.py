@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from export.config import TrainConfig
+from export.config import BundleConfig, TrainConfig
 from export.strategies import generators, noise, uses
 from export.windows import Statistics, TrainingWindows
 from runner.batch import F32, WindowBatch
@@ -77,12 +77,12 @@ def future_inputs(batch: WindowBatch) -> list[F32]:
     return [] if batch.future_known is None else [batch.future_known]
 
 
-def teacher_values(batch: WindowBatch, config: TrainConfig, feature: int) -> F32:
+def teacher_values(batch: WindowBatch, config: BundleConfig, feature: int) -> F32:
     """Return what a teacher-forced decoder is fed, in raw units [B, H]."""
     return teacher_inputs(start_values(batch, config, feature), batch)
 
 
-def start_values(batch: WindowBatch, config: TrainConfig, feature: int) -> F32:
+def start_values(batch: WindowBatch, config: BundleConfig, feature: int) -> F32:
     """Return the decoder's first input in raw units [B, 1], as the encoder graph computes it."""
     if config.start != "last":
         return np.full((len(batch), 1), config.start, np.float32)

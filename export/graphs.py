@@ -13,6 +13,9 @@ from runner.audit import EXPORT_ID_KEY, Signature
 from runner.errors import CertificationError, explain
 
 OPSET = 18
+PLAIN_LAYER: dict[str, Any] = {"use_cudnn": False, "unroll": False}
+PLAIN_CELL: dict[str, Any] = {"implementation": 2, "recurrent_dropout": 0.0}
+"""Settings of recurrent layers and cells under which tf2onnx recognises them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ def convert(models: Forecasters) -> GraphPair:
     Raises:
         CertificationError: tf2onnx cannot convert a model.
     """
-    with _without_cudnn(models):
+    with _plain_layers(models):
         encoder = _convert(models.encoder, models.encoder_roles)
         step = _convert(models.step, models.step_roles)
     digest = hashlib.sha256()
@@ -94,17 +97,30 @@ def _convert(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _without_cudnn(models: Forecasters) -> Iterator[None]:
-    """Keep cuDNN's own operators, which ONNX does not have, out of the trace where a GPU is visible."""
-    layers = [layer for layer in models.training.layers if hasattr(layer, "use_cudnn")]
-    before = [layer.use_cudnn for layer in layers]
+def _plain_layers(models: Forecasters) -> Iterator[None]:
+    """Set recurrent layers to the form that becomes the ONNX operator, whatever the model trained with.
+
+    cuDNN's operators do not exist in ONNX; unrolled steps, and the implementation that recurrent dropout chooses, are
+    not recognised. None of these settings changes what a layer gives in inference.
+    """
+    before = []
     try:
-        for layer in layers:
-            layer.use_cudnn = False
+        for owner, settings in _recurrent_layers(models):
+            for name, setting in settings.items():
+                if hasattr(owner, name):
+                    before.append((owner, name, getattr(owner, name)))
+                    setattr(owner, name, setting)
         yield
     finally:
-        for layer, setting in zip(layers, before, strict=True):
-            layer.use_cudnn = setting
+        for owner, name, setting in reversed(before):
+            setattr(owner, name, setting)
+
+
+def _recurrent_layers(models: Forecasters) -> list[tuple[Any, dict[str, Any]]]:
+    """Return recurrent layers and their cells with the settings of each. Keras has no public way to inner layers."""
+    flat = [layer for model in (models.encoder, models.step) for layer in model._flatten_layers()]  # noqa: SLF001
+    recurrent = [layer for layer in flat if hasattr(layer, "cell")]
+    return [*((layer, PLAIN_LAYER) for layer in recurrent), *((layer.cell, PLAIN_CELL) for layer in recurrent)]
 
 
 def _order(graph: onnx.GraphProto) -> None:

@@ -1,9 +1,12 @@
 """The inputs of a training model: which of them is what, and the model's calls on inputs that have our names."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from export.calls import Call, record
-from runner.errors import CertificationError, explain
+from export.windows import infer_sizes
+from runner.dataset import open_dataset
+from runner.errors import CertificationError, InputError, explain
 from runner.schema import Sizes
 
 INPUT_ROLES = ("past", "past_observed", "decoder_input", "future_known")
@@ -17,6 +20,11 @@ def sizes_of_model(training: Any) -> tuple[dict[str, int], dict[str, tuple[int |
     Raises:
         CertificationError: the inputs are not those of a sequence-to-sequence forecaster.
     """
+    if not getattr(training, "inputs", None):
+        remedy = "build it with keras.Model(inputs, outputs), and copy the weights"
+        raise CertificationError(
+            explain("the model is no Functional Keras model", got=type(training).__name__, remedy=remedy)
+        )
     roles = _roles(training)
     shapes = {role: tuple(training.inputs[place].shape[1:]) for role, place in roles.items()}
     if any(len(shape) != (1 if role == "past_observed" else 2) for role, shape in shapes.items()):
@@ -30,6 +38,32 @@ def sizes_of_model(training: Any) -> tuple[dict[str, int], dict[str, tuple[int |
         raise CertificationError(explain("the decoder's input holds more than the previous value", got=got))
     shapes["decoder_input"] = (horizon, 1)
     return roles, shapes
+
+
+def sizes_for(training: Any, data: str, columns: Mapping[str, str]) -> tuple[Sizes, bool]:
+    """Return C, H, F and K of a model, of the data where it leaves them open; and whether it takes `past_observed`.
+
+    Args:
+        training: the Keras model.
+        data: path or URI of Parquet windows.
+        columns: role -> column name, only where they differ.
+
+    Raises:
+        CertificationError: the model's inputs are not those of a forecaster.
+        InputError: the data that has to tell the lengths cannot.
+    """
+    _, shapes = sizes_of_model(training)
+    (context, past), (horizon, _) = shapes["past"], shapes["decoder_input"]
+    future = shapes.get("future_known", (horizon, 0))[1]
+    if None in {context, past, horizon, future}:
+        dataset = open_dataset(data)
+        paths = dataset.paths()
+        if not paths:
+            raise InputError(explain(f"no Parquet files in {data}", expected="*.parquet"))
+        found = infer_sizes(dataset, paths[0], past, columns)
+        context, past, horizon = context or found.context, past or found.past, horizon or found.horizon
+        future = found.future if future is None else future
+    return Sizes(int(context or 0), int(horizon or 0), int(past or 0), int(future or 0)), "past_observed" in shapes
 
 
 def _roles(training: Any) -> dict[str, int]:
@@ -59,8 +93,6 @@ def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[A
     """
     import keras
 
-    if not hasattr(training, "inputs") or not training.inputs:
-        raise CertificationError(explain("the model is no Functional Keras model", got=type(training).__name__))
     roles, shapes = sizes_of_model(training)
     if sizes is not None:
         shapes = {role: sizes.shape(role) if role != "decoder_input" else (sizes.horizon, 1) for role in shapes}

@@ -1,6 +1,7 @@
-"""The order of an export: measure, build, fit, convert, audit, certify, write."""
+"""The order of a training: measure, build, fit, release."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -9,36 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from export.base import fit_base
-from export.bundle_writer import (
-    CertifiedForm,
-    certificate_of,
-    draft_manifest,
-    provisional,
-    refuse_existing,
-    write_bundle,
-)
-from export.certify import (
-    GOLDEN_WINDOWS,
-    Candidate,
-    Certificate,
-    audit_pair,
-    certify,
-    first_windows,
-    production_loop,
-)
+from export.bundle_writer import refuse_existing
 from export.checkpoints import WorkFolder, identity_of
-from export.config import TrainConfig
-from export.forms import make_form
-from export.graphs import convert
+from export.config import BundleConfig, TrainConfig
 from export.model import build
-from export.quantize import certified_int8
+from export.release import Released, Unreleased, release
 from export.training import Trained, evaluate
 from export.trials import Choice, train_as_asked
 from export.windows import Statistics, TrainingWindows, measure, open_windows
-from runner.bundle import audit_bundle, open_bundle
 from runner.errors import InputError, UsageError, explain, listing
-from runner.manifest import Manifest
-from runner.precision import Precision
 from runner.schema import Sizes
 
 Say = Callable[[str], None]
@@ -56,13 +36,11 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A bundle that was let out."""
+    """A bundle that was let out, and how its model was trained."""
 
-    manifest: Manifest
-    certificate: Certificate
+    released: Released
     trained: Trained
     choice: Choice
-    certified: dict[Precision, CertifiedForm]
 
 
 def train_bundle(
@@ -87,9 +65,9 @@ def train_bundle(
     windows, valid = _open(data, config)
     feature = check_names(config, windows.sizes)
     statistics = measure(windows)
-    _refuse_rejects({data.train: statistics, data.valid: measure(valid)}, config)
-    say(_describe(windows.sizes, statistics))
-    _warn_of_another_feature(statistics, feature, say)
+    refuse_rejects({data.train: statistics, data.valid: measure(valid)}, config)
+    say(describe(windows.sizes, statistics))
+    warn_of_another_feature(statistics, feature, say)
     work = WorkFolder(out.with_name(f"{out.name}.work"), identity_of(config, windows, valid))
     if work.history:
         say(f"resuming after epoch {len(work.history)} of {config.epochs} ({work.folder})")
@@ -100,29 +78,19 @@ def train_bundle(
         say(f"{config.base} base: masked MSE {base.masked_mse:.5f} on VALID, ridge penalty {base.penalty:.2g}")
     trained, choice = train_as_asked(models, (windows, valid), statistics, config, feature, work, callbacks, say)
     say(f"best epoch {trained.best.epoch} of {trained.history[-1].epoch}; certifying")
-    pair = convert(models)
-    audit = audit_pair(models, pair)
-    draft = draft_manifest(config, windows.sizes, statistics, feature, models, pair, flagged=windows.flagged)
-    candidate = Candidate(models, make_form(pair, provisional(draft), "fp32"), provisional(draft), config)
-    certificate = certify(candidate, valid, audit, evaluate(models, valid, config, feature))
-    forms: dict[Precision, CertifiedForm] = {"fp32": _certified_fp32(candidate, certificate, choice, valid)}
-    if "int8" in config.precision:
-        forms["int8"] = certified_int8(pair, candidate.graphs, candidate.manifest, valid)
-    manifest = write_bundle(out, draft, forms)
-    audit_bundle(open_bundle(out))  # the runner must take what export wrote
-    return Exported(manifest, certificate, trained, choice, forms)
+    candidate = Unreleased(
+        models=models,
+        config=config,
+        scaling=config.scaling,
+        statistics=statistics,
+        feature=feature,
+        losses=evaluate(models, valid, config, feature),
+        origin={"config": config.model_dump(), "strategy": choice.record()},
+    )
+    return Exported(release(candidate, valid, out), trained, choice)
 
 
-def _certified_fp32(
-    candidate: Candidate, certificate: Certificate, choice: Choice, valid: TrainingWindows
-) -> CertifiedForm:
-    golden = first_windows(valid, GOLDEN_WINDOWS)
-    prediction = production_loop(candidate.manifest, candidate.graphs)(golden, False)
-    record = certificate_of(certificate, candidate.config, choice, candidate.manifest.export_id)
-    return CertifiedForm(candidate.graphs, (golden, prediction), certificate.runner, record)
-
-
-def check_names(config: TrainConfig, sizes: Sizes) -> int:
+def check_names(config: BundleConfig, sizes: Sizes) -> int:
     """Return the index of the target among the past features.
 
     Raises:
@@ -177,8 +145,12 @@ def _shape(windows: TrainingWindows) -> str:
     )
 
 
-def _refuse_rejects(found: dict[str, Statistics], config: TrainConfig) -> None:
-    """Refuse data of which more is bad than was agreed to: what is left would be another data set."""
+def refuse_rejects(found: dict[str, Statistics], config: BundleConfig) -> None:
+    """Refuse data of which more is bad than was agreed to: what is left would be another data set.
+
+    Raises:
+        InputError: names every data set of which that is so.
+    """
     problems = []
     for text, statistics in found.items():
         bad = sum(statistics.rejects.values())
@@ -190,7 +162,7 @@ def _refuse_rejects(found: dict[str, Statistics], config: TrainConfig) -> None:
         raise InputError(explain(what, remedy=remedy))
 
 
-def _warn_of_another_feature(found: Statistics, feature: int, say: Say) -> None:
+def warn_of_another_feature(found: Statistics, feature: int, say: Say) -> None:
     """Warn where the target does not look like the past feature that it is said to continue."""
     location, scale = float(found.past_location[feature]), float(found.past_scale[feature])
     wide = max(scale, found.target_scale)
@@ -201,7 +173,8 @@ def _warn_of_another_feature(found: Statistics, feature: int, say: Say) -> None:
         )
 
 
-def _describe(sizes: Sizes, found: Statistics) -> str:
+def describe(sizes: Sizes, found: Statistics) -> str:
+    """Say in a line what the windows are."""
     bad = sum(found.rejects.values())
     rejected = f", {bad:,} rejected ({found.rejects})" if bad else ""
     rejected += f", {found.without_target:,} without a target" if found.without_target else ""
@@ -223,6 +196,8 @@ def start_tensorflow(seed: int) -> None:
         tf.config.list_physical_devices()  # where the second half of the notes comes from
     import keras
 
+    for talker in ("tensorflow", "tf2onnx"):  # hints about speed, and about training's leftovers in a graph
+        logging.getLogger(talker).setLevel(logging.ERROR)
     keras.utils.set_random_seed(seed)
 
 

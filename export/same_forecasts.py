@@ -36,6 +36,7 @@ def refuse_other_forecasts(models: Forecasters, decoder: tuple[Call, ...], input
     try:
         at_once, stepwise = whole_pass.predict_on_batch(list(given.values())), _stepwise(models, given, between)
     except Exception as error:
+        _refuse_first_that_fails(decoder, between)
         raise CertificationError(explain("the model's parts cannot be run", got=error)) from error
     for call, whole, steps in zip(decoder, _listed(at_once), stepwise, strict=True):
         if not np.isfinite(whole).all():
@@ -45,6 +46,19 @@ def refuse_other_forecasts(models: Forecasters, decoder: tuple[Call, ...], input
         if not (difference <= allowed).all():
             first = int(np.argmax(~(difference <= allowed))) + 1
             refuse(call, f"from step {first} on it gives something else than for the whole horizon: it looks at others")
+
+
+def _refuse_first_that_fails(decoder: tuple[Call, ...], between: Any) -> None:
+    """Find the layer that cannot be run on a single step though Keras has put it together."""
+    import keras
+
+    rng = np.random.default_rng(SEED)
+    given = [_draw(entry, rng) for entry in between.inputs]
+    for call, output in zip(decoder, between.outputs[-len(decoder) :], strict=True):
+        try:
+            keras.Model(between.inputs, output).predict_on_batch(given)
+        except Exception as error:  # noqa: BLE001  (whatever a layer says to an input of one step is a refusal)
+            refuse(call, f"it does not take one step alone: {next(iter(str(error).splitlines()), error)}")
 
 
 def _stepwise(models: Forecasters, given: dict[str, Any], between: Any) -> list[Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from export.checkpoints import Epoch, WorkFolder, best_epoch
-from export.config import TrainConfig
+from export.config import BundleConfig, TrainConfig
 from export.examples import batches, context_inputs, feeds_itself, future_inputs, loss_unit, steps_of, teacher_values
 from export.mixed import mixed_model
 from export.model import Forecasters
@@ -90,7 +90,7 @@ def compiled(models: Forecasters, statistics: Statistics, config: TrainConfig) -
     return model
 
 
-def evaluate(models: Forecasters, valid: TrainingWindows, config: TrainConfig, feature: int) -> tuple[Score, Score]:
+def evaluate(models: Forecasters, valid: TrainingWindows, config: BundleConfig, feature: int) -> tuple[Score, Score]:
     """Score the Keras models on the validation windows, teacher-forced and free-running.
 
     Returns:
@@ -112,7 +112,7 @@ def evaluate(models: Forecasters, valid: TrainingWindows, config: TrainConfig, f
     return forced, free
 
 
-def teacher_forced(models: Forecasters, batch: WindowBatch, config: TrainConfig, feature: int) -> F32:
+def teacher_forced(models: Forecasters, batch: WindowBatch, config: BundleConfig, feature: int) -> F32:
     """Run the training model once over a batch; return predictions [B, H]."""
     inputs = [*context_inputs(batch), teacher_values(batch, config, feature)[:, :, None], *future_inputs(batch)]
     return np.asarray(models.training.predict_on_batch(inputs))[:, :, 0]

@@ -124,7 +124,10 @@ class Moments:
 
 
 def open_windows(
-    text: str, feature_count: int | None = None, columns: Mapping[str, str] = MappingProxyType({})
+    text: str,
+    feature_count: int | None = None,
+    columns: Mapping[str, str] = MappingProxyType({}),
+    sizes: Sizes | None = None,
 ) -> TrainingWindows:
     """Open a dataset for training or validation.
 
@@ -132,6 +135,7 @@ def open_windows(
         text: path or URI.
         feature_count: how many past features there are, where a flat `past` column cannot tell.
         columns: role -> column name, only where they differ.
+        sizes: what the windows must have; None = as the first file has it.
 
     Raises:
         InputError: no files, unreadable files, or columns that do not fit; all are listed.
@@ -140,7 +144,7 @@ def open_windows(
     paths = dataset.paths()
     if not paths:
         raise InputError(explain(f"no Parquet files in {text}", expected="*.parquet"))
-    sizes = infer_sizes(dataset, paths[0], feature_count, columns)
+    sizes = sizes or infer_sizes(dataset, paths[0], feature_count, columns)
     layouts, offenders, groups, identities = {}, {}, [], []
     for path in paths:
         with dataset.open(path) as file:

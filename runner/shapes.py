@@ -259,6 +259,24 @@ def reduce(given: Given, settings: Settings, _count: int) -> list[Tensor]:
     return [Tensor(tuple(kept))]
 
 
+def product(given: Given, settings: Settings, count: int) -> list[Tensor]:
+    (made,) = reduce(given, settings, count)
+    items = there(given, 0).items
+    if items is None or len(there(given, 0).axes) != 1 or made.axes not in {(), (1,)}:
+        return [made]
+    return [Tensor(made.axes, (_multiplied(items),))]
+
+
+def _multiplied(items: tuple[int, ...]) -> int:
+    """Multiply small numbers, one of which may hold the batch: no product may come near what stands for it."""
+    batch = [divmod(item, BATCH) for item in items if item >= BATCH]
+    rest = math.prod(item for item in items if item < BATCH)
+    linear, constant = (batch or [(0, 1)])[0]
+    if len(batch) > 1 or min(items, default=0) < 0 or max(linear, constant, 1) * rest > LARGEST_TENSOR:
+        raise MisfitError(f"the product of {shown(items[:MOST_AXES])} is too large, or grows faster than the batch")
+    return (linear * BATCH + constant) * rest
+
+
 def matmul(given: Given, _settings: Settings, _count: int) -> list[Tensor]:
     left, right = there(given, 0).axes, there(given, 1).axes
     if len(left) < 2 or len(right) < 2 or left[-1] != right[-2]:

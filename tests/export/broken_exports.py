@@ -10,7 +10,6 @@ from export.certify import Certificate, first_windows, losses_of, production_loo
 from export.forms import make_form
 from export.graphs import convert
 from export.training import evaluate
-from export.trials import Choice
 from export.windows import trainable
 from runner.gap.windows import digest_of
 
@@ -29,7 +28,7 @@ class Right:
 def write_broken(out, right, models):
     """Write a bundle of other models under the right ones' losses."""
     pair = convert(models)
-    draft = draft_manifest(right.config, right.sizes, right.statistics, 0, models, pair, flagged=True)
+    draft = draft_manifest(right.config, right.sizes, right.statistics, 0, models, pair, scaling=right.config.scaling)
     manifest = provisional(draft)
     graphs = make_form(pair, manifest, "fp32")
     losses = losses_of(manifest, graphs, right.valid)
@@ -38,7 +37,7 @@ def write_broken(out, right, models):
     certificate = Certificate({}, (), keras, losses, manifest.tolerances.parity, digest)
     golden = first_windows(right.valid, 8)
     forecasts = production_loop(manifest, graphs)(golden, False)
-    record = certificate_of(certificate, right.config, Choice("teacher-forcing", "teacher-forcing"), pair.export_id)
+    record = certificate_of(certificate, {}, pair.export_id)
     write_bundle(out, draft, {"fp32": CertifiedForm(graphs, (golden, forecasts), losses, record)})
     return out
 

@@ -101,7 +101,9 @@ def test_the_graphs_carry_it_in_float32_and_in_int8(based, valid_windows, statis
     assert np.abs(free_running(models, batch) - teacher_forced(models, batch, config, 0)).max() > 1e-3
     pair = convert(models)
     audit = audit_pair(models, pair)
-    manifest = provisional(draft_manifest(config, train_windows.sizes, statistics, 0, models, pair, flagged=True))
+    manifest = provisional(
+        draft_manifest(config, train_windows.sizes, statistics, 0, models, pair, scaling=config.scaling)
+    )
     assert [(state.step_input, state.width) for state in manifest.states][-1] == (BASE, 12)
     graphs = make_form(pair, manifest, "fp32")
     assert graphs.fused is not None

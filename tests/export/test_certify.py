@@ -28,7 +28,9 @@ def candidate_of(build_models, train_windows, statistics):
     def make(**settings):
         config, models = build_models(**settings)
         pair = convert(models)
-        manifest = provisional(draft_manifest(config, train_windows.sizes, statistics, 0, models, pair, flagged=True))
+        manifest = provisional(
+            draft_manifest(config, train_windows.sizes, statistics, 0, models, pair, scaling=config.scaling)
+        )
         return Candidate(models, make_form(pair, manifest, "fp32"), manifest, config)
 
     return make

@@ -1,7 +1,7 @@
 """The operators that the audit allows are those that export writes, and a few that it is to write next.
 
 Every kind that `benchmarks/parity.py` makes is audited when it is exported; here are so many of them that each layer
-count, scaling, start value and kind of data stands beside each other one.
+count, scaling, start value and kind of data stands beside each other one. Beside them, models of teams.
 """
 
 from dataclasses import replace
@@ -9,14 +9,18 @@ from dataclasses import replace
 import onnx
 import pytest
 
-from export.config import TrainConfig
+from export.anatomy import dissect
+from export.bundle_writer import draft_manifest, provisional
+from export.config import BundleConfig, TrainConfig
 from export.forms import make_form
 from export.graphs import convert
 from export.model import build
-from export.pipeline import draft_manifest, provisional, start_tensorflow
+from export.pipeline import start_tensorflow
 from runner.audit import audit_graph, signature
 from runner.manifest import Graph
 from runner.operators import OPERATORS
+from runner.schema import Sizes
+from teams import CONTEXT, FEATURES, HORIZON, MODELS
 
 KINDS = [
     # units, scaling, start, base, future_known, past_observed
@@ -29,24 +33,39 @@ KINDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def graphs(train_windows, statistics):
-    """Return the graphs of all these kinds in both precisions, and what each must take and return."""
-    made = []
+OTHER = "Dense layers with other activations"
+TEAMS = ["bidirectional encoder and attention", "Bahdanau attention", "Dropout and LayerNormalization", OTHER]
+
+
+def built(train_windows, statistics):
+    """Yield our own models: a label, the config, sizes, the models and their scaling."""
     for units, scaling, start, base, future, flagged in KINDS:
         config = TrainConfig(units=units, scaling=scaling, start=start, base=base)
         start_tensorflow(config.seed)
         sizes = train_windows.sizes if future else replace(train_windows.sizes, future=0)
         models = build(config, sizes, statistics, 0, flagged=flagged)
+        yield f"{units} {scaling} {start} {base}", config, sizes, models, scaling
+
+
+def taken():
+    """Yield models of teams, likewise."""
+    for name in TEAMS:
+        models = dissect(MODELS[name](), -1.0, 0)
+        yield name, BundleConfig(), Sizes(CONTEXT, HORIZON, FEATURES, 0), models, "none"
+
+
+@pytest.fixture(scope="module")
+def graphs(train_windows, statistics):
+    """Return the graphs of all these kinds in both precisions, and what each must take and return."""
+    made = []
+    for label, config, sizes, models, scaling in (*built(train_windows, statistics), *taken()):
         pair = convert(models)
-        manifest = provisional(draft_manifest(config, sizes, statistics, 0, models, pair, flagged=flagged))
+        manifest = provisional(draft_manifest(config, sizes, statistics, 0, models, pair, scaling=scaling))
         entry = {"file": "x", "bytes": 0, "sha256": "0" * 64}
         for precision in ("fp32", "int8"):
             for key, graph in make_form(pair, manifest, precision).by_key().items():
                 names = Graph(**entry, tensors=manifest.fused_tensors() if key == "fused" else {})
-                made.append(
-                    (f"{units} {scaling} {start} {base}: {precision} {key}", graph, signature(manifest, key, names))
-                )
+                made.append((f"{label}: {precision} {key}", graph, signature(manifest, key, names)))
     return made
 
 

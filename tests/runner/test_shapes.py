@@ -51,10 +51,11 @@ CASES = [
     *(Case(name, [(B, 3), (3,)], kinds={0: "BOOL", 1: "BOOL"}) for name in ("And", "Or")),
     *(Case(name, [(B, 3)]) for name in ("Abs", "Clip", "Exp", "Identity", "IsInf", "IsNaN", "Log", "Neg")),
     *(Case(name, [(B, 3)]) for name in ("Reciprocal", "Relu", "Sigmoid", "Sqrt", "Tanh")),
+    *(Case(name, [(B, 3)]) for name in ("Elu", "Selu", "Softplus", "Softsign")),
     Case("Not", [(B, 3)], kinds={0: "BOOL"}),
     Case("Where", [(B, 1), (B, 3), (1, 3)], kinds={0: "BOOL"}),
     Case("Max", [(B, 3), (3,), (1,)]),
-    Case("Softmax", [(B, 4, 3)], {"axis": -1}),
+    Case("Softmax", [(B, 4, 3)]),
     Case("QuantizeLinear", [(B, 3), np.float32(0.5), np.uint8(128)]),
     Case("Cast", [(B, 3)], {"to": TensorProto.INT32}),
     Case("Shape", [(B, 2, 3)]),
@@ -82,6 +83,8 @@ CASES = [
     Case("ReduceMax", [(B, 5, 2), ints(1)]),
     Case("ReduceSum", [(B, 5, 2), ints(-1, 1)], {"keepdims": 0}),
     Case("ReduceMean", [(B, 5)]),
+    Case("ReduceProd", [(B, 5), ints(1)], {"keepdims": 0}),
+    Case("ReduceProd", [ints(2, 5), ints(0)], {"keepdims": 0}),
     Case("ReduceSum", [(B, 5)], {"noop_with_empty_axes": 1}),
     Case("MatMul", [(B, 2, 3), (3, 4)]),
     Case("MatMul", [(5, 1, 2, 3), (B, 3, 4)]),
@@ -207,6 +210,25 @@ def test_the_batch_can_be_followed_through_what_converters_write_about_shapes():
     (joined,) = OPERATORS["Concat"].rule([kept, tensor_of(ints(7))], {"axis": 0}, 1)
     assert joined.items == (B, 7)
     assert OPERATORS["ConstantOfShape"].rule([joined], {}, 1) == [Tensor((B, 7))]
+
+
+def product_of(*numbers):
+    return OPERATORS["ReduceProd"].rule([Tensor((len(numbers),), numbers), tensor_of(ints(0))], {"keepdims": 0}, 1)
+
+
+def test_the_batch_can_be_followed_through_a_product():
+    assert product_of(B, 9) == [Tensor((), (9 * B,))]
+    assert product_of(2, 3) == [Tensor((), (6,))]
+    assert product_of(2 * B + 5, 0, 3) == [Tensor((), (0,))]
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(1 << 20, 1 << 20), (B, B), (-2, 3), (B + 1, LARGEST_TENSOR, 2), (END, 2), (2, -END), (LARGEST_TENSOR, 2)],
+)
+def test_no_product_of_numbers_is_taken_for_the_batch(numbers):
+    with pytest.raises(MisfitError, match="product"):
+        product_of(*numbers)
 
 
 @pytest.mark.parametrize("to", [TensorProto.FLOAT, TensorProto.BOOL])

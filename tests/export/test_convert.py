@@ -1,0 +1,368 @@
+"""A team's trained model becomes a bundle by one command, and forecasts what it forecast; or is refused by name."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+import pyarrow.parquet as pq
+import pytest
+from keras import layers
+
+import teams
+from export.cli import cli
+from export.scaler import Features, Scaler, Target, in_raw_units, read_scaler
+from runner.cli import cli as freerun
+from runner.errors import InputError, UsageError
+from runner.schema import Sizes
+from teams import CONTEXT, FEATURES, HORIZON, MODELS, draw, seq2seq, write
+
+LEVEL, DEVIATION = 50.0, 4.0
+PAGE = Path(__file__).parents[2] / "docs" / "convert.md"
+TWO = {"location": [1, 1], "scale": [2, 1]}
+
+
+@pytest.fixture(scope="module")
+def windows():
+    return draw()
+
+
+@pytest.fixture(scope="module")
+def valid(windows, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("valid") / "valid.parquet", windows)
+
+
+@pytest.fixture
+def convert(within, tmp_path):
+    """Return what saves a model and converts it: how the command ended, and where the bundle is."""
+
+    def run(training, valid, *words, trust=True):
+        training.save(tmp_path / "model.keras")
+        out = tmp_path / "bundle"
+        flags = ["--trust-model"] if trust else []
+        done = within(cli, "convert", tmp_path / "model.keras", "--valid", valid, "--out", out, *flags, *words)
+        assert (done.code == 0) == out.is_dir(), done.err
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+        return done, out
+
+    return run
+
+
+@pytest.fixture
+def scored(within, tmp_path):
+    """Return what scores windows with a bundle in a mode: the loss, and the predictions [N, H]."""
+
+    def run(bundle, data, mode):
+        done = within(freerun, "score", bundle, data, "--out", tmp_path / mode, "--mode", mode, "--json")
+        assert done.code == 0, done.err
+        table = pq.read_table(next((tmp_path / mode).glob("*.parquet")))
+        return done.json()["total"]["masked_mse"], np.array(table["prediction"].to_pylist(), np.float32)
+
+    return run
+
+
+def certificate(bundle):
+    return json.loads((bundle / "certificate.json").read_text())
+
+
+def trained_as_in_a_tutorial(windows, folder):
+    """Run the code of docs/convert.md as it stands: the training model, and its own unrolled inference model."""
+    known = {"past": windows.past, "target": windows.target, "decoder_input": windows.teacher}
+    known |= {"mask": windows.mask.astype(np.float32)}
+    keras.utils.set_random_seed(5)
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        exec(block.replace("model.keras", f"{folder / 'own.keras'}"), known)  # noqa: S102  (our own page)
+    return known["model"], known["inference"]
+
+
+def test_the_network_of_the_tutorials_is_trained_converted_and_scored_to_keras_own_losses(
+    windows, valid, convert, scored, within, tmp_path
+):
+    model, inference = trained_as_in_a_tutorial(windows, tmp_path)
+    done, bundle = convert(model, valid, "--set", "name=tutorial", "--set", "feature_names=load,temperature")
+    assert done.code == 0, done.err
+    forced, _ = scored(bundle, valid, "teacher-forced")
+    free, predictions = scored(bundle, valid, "free-running")
+    unrolled = inference.predict(windows.past, verbose=0)
+    assert forced == pytest.approx(windows.loss(model.predict([windows.past, windows.teacher], verbose=0)), rel=1e-6)
+    assert free == pytest.approx(windows.loss(unrolled), rel=1e-6)
+    np.testing.assert_allclose(predictions, unrolled, atol=1e-6)
+    assert forced != pytest.approx(free, rel=1e-3)
+    told = certificate(bundle)["source"]
+    assert (told["kind"], len(told["sha256"]), told["scaler"]) == ("convert", 64, None)
+    assert len(certificate(bundle)["windows_digest"]) == 64
+    assert re.search(r"fed back to Keras +changed by ", done.out)
+    assert within(freerun, "verify", bundle).code == 0
+    found = within(freerun, "inspect", bundle, "--json").json()
+    assert (found["name"], found["features"]["past"], found["scaling"]) == ("tutorial", ["load", "temperature"], "none")
+    data = write(tmp_path / "predicted.parquet", windows, own=predictions)
+    checked = within(cli, "doctor", tmp_path / "model.keras", data, "--predictions", "own", "--trust-model")
+    assert checked.code == 0, checked.out
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_each_kind_of_model_does_in_onnx_what_it_does_in_keras(name, valid, windows, convert, scored, within, tmp_path):
+    keras.utils.set_random_seed(3)
+    done, bundle = convert(MODELS[name](), valid)
+    assert done.code == 0, done.err
+    parity = certificate(bundle)["parity"]
+    assert [entry["batch_size"] for entry in parity] == [1, 2, 7, 64]
+    for entry in parity:
+        modes = [entry[mode] for mode in entry if mode.endswith(("teacher_forced", "free_running"))]
+        assert [len(steps) for steps in modes] == [HORIZON] * 4
+        assert max(map(max, modes)) < 1e-5
+    for graph in ("encoder", "decoder_step"):
+        content = onnx.load_model_from_string((bundle / f"{graph}.onnx").read_bytes()).graph
+        kinds = {node.op_type for node in content.node}
+        assert not kinds & {"Loop", "Scan", "If"}
+        assert "LSTM" in kinds
+    _, predictions = scored(bundle, valid, "free-running")
+    data = write(tmp_path / "predicted.parquet", windows, own=predictions)
+    checked = within(cli, "doctor", tmp_path / "model.keras", data, "--predictions", "own", "--trust-model")
+    assert checked.code == 0, checked.out
+
+
+def test_the_page_has_a_row_for_each_kind_with_its_figures():
+    table = PAGE.read_text().split("<!-- matrix -->")[1].split("<!-- end -->")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+    assert [row[0] for row in rows] == list(MODELS)
+    assert all(0 < float(figure) < 1e-5 for row in rows for figure in row[2:])
+
+
+def test_int8_and_the_last_target_as_start_may_be_asked_for(valid, convert, windows, scored):
+    done, bundle = convert(seq2seq(), valid, "--set", "precision=fp32,int8", "--set", "start=last")
+    assert done.code == 0, done.err
+    assert (bundle / "int8" / "fused.onnx").exists()
+    assert "int8" in done.out
+    training = keras.saving.load_model(bundle.parent / "model.keras")
+    _, found = scored(bundle, valid, "free-running")
+    fed = np.concatenate([windows.past[:, -1:, 0], found[:, :-1]], axis=1)[:, :, None]
+    np.testing.assert_allclose(training.predict([windows.past, fed], verbose=0)[:, :, 0], found, atol=1e-6)
+
+
+def scale(values, location=LEVEL, deviation=DEVIATION):
+    return ((values - location) / deviation).astype(np.float32)
+
+
+def test_a_scaler_outside_the_model_goes_into_the_graphs(convert, scored, tmp_path):
+    small = draw(2)
+    past = small.past * [DEVIATION, 7.0] + [LEVEL, -3.0]
+    raw = teams.Windows(past.astype(np.float32), (small.target * DEVIATION + LEVEL).astype(np.float32), small.mask)
+    scaled = teams.Windows(scale(raw.past, [LEVEL, -3.0], [DEVIATION, 7.0]), scale(raw.target), raw.mask)
+    model, inference = trained_as_in_a_tutorial(scaled, tmp_path)
+    scaler = {
+        "past": {"location": [LEVEL, -3], "scale": [DEVIATION, 7]},
+        "target": {"location": LEVEL, "scale": DEVIATION},
+    }
+    (tmp_path / "scaler.json").write_text(json.dumps(scaler))
+    data = write(tmp_path / "raw.parquet", raw)
+    done, bundle = convert(model, data, "--scaler", tmp_path / "scaler.json")
+    assert done.code == 0, done.err
+    (free, predictions), (forced, _) = scored(bundle, data, "free-running"), scored(bundle, data, "teacher-forced")
+    unrolled = inference.predict(scaled.past, verbose=0) * DEVIATION + LEVEL
+    at_once = model.predict([scaled.past, scaled.teacher], verbose=0) * DEVIATION + LEVEL
+    assert free == pytest.approx(raw.loss(unrolled), rel=1e-6)
+    assert forced == pytest.approx(raw.loss(at_once), rel=1e-6)
+    np.testing.assert_allclose(predictions, unrolled, rtol=1e-6)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert (manifest["start"]["value"], manifest["scaling"]) == (LEVEL - DEVIATION, "standard")
+    assert certificate(bundle)["source"]["scaler"]["target"] == scaler["target"]
+
+
+def test_flags_and_covariates_are_scaled_as_they_were_before_the_model():
+    sizes = Sizes(3, 2, 2, 1)
+    shapes = {"past": (3, 2), "past_observed": (3,), "decoder_input": (2, 1), "future_known": (2, 1)}
+    inputs = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
+    seen = layers.Flatten()(inputs["past"])
+    whole = keras.ops.concatenate([seen, inputs["decoder_input"][:, :, 0], inputs["future_known"][:, :, 0]], axis=1)
+    model = keras.Model(
+        list(inputs.values()), keras.ops.sum(whole, axis=1, keepdims=True)[:, :, None] * np.ones((1, 2, 1))
+    )
+    scaler = Scaler(
+        past=Features(location=(1.0, 2.0), scale=(2.0, 4.0)),
+        future_known=Features(location=(5.0,), scale=(0.5,)),
+        target=Target(location=10.0, scale=3.0),
+    )
+    rng = np.random.default_rng(0)
+    past, known, previous = (rng.normal(size=(4, *shape)).astype(np.float32) for shape in ((3, 2), (2, 1), (2, 1)))
+    flags = np.array([[1, 0, 1]] * 4, np.float32)
+    found = in_raw_units(model, scaler, sizes).predict([past, flags, previous, known], verbose=0)
+    sums = ((past - [1, 2]) / [2, 4] * flags[:, :, None]).sum((1, 2)) + ((known - 5) / 0.5).sum((1, 2))
+    expected = (sums + ((previous - 10) / 3).sum((1, 2))) * 3 + 10
+    np.testing.assert_allclose(found[:, 0, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", ["Invalid JSON"]),
+        ('{"past": {"location": [1], "scale": [0, 1]}, "target": {}}', ["past.scale.0", "target.location"]),
+        ('{"past": {"location": [1], "scale": [2, 1, 1]}, "target": {"location": 0, "scale": 1}}',
+         ["past.location: got 1 numbers, expected 2", "past.scale: got 3 numbers, expected 2"]),
+        ('{"past": {"location": ["1", 2], "scale": [2, NaN]}, "target": {"location": 0, "scale": 1}, "x": 1}',
+         ["past.location.0", "past.scale.1", "x"]),
+        ('{"past": {"location": [1, 1], "scale": [2, 1]}, "future_known": {"location": [1], "scale": [1]}}',
+         ["target: Field required"]),
+        (json.dumps({"past": TWO, "future_known": TWO, "target": {"location": 0, "scale": 1}}),
+         ["future_known: too much"]),
+    ],
+)  # fmt: skip
+def test_every_misfit_of_a_scaler_is_told(tmp_path, content, words):
+    (tmp_path / "scaler.json").write_text(content)
+    with pytest.raises(InputError) as caught:
+        read_scaler(tmp_path / "scaler.json", Sizes(CONTEXT, HORIZON, FEATURES, 0), -1.0, 0)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_the_last_target_can_only_start_where_it_was_scaled_in_one_way(tmp_path):
+    path, sizes = tmp_path / "scaler.json", Sizes(CONTEXT, HORIZON, FEATURES, 0)
+    path.write_text('{"past": {"location": [1, 0], "scale": [2, 1]}, "target": {"location": 0, "scale": 1}}')
+    with pytest.raises(UsageError, match="scaled differently"):
+        read_scaler(path, sizes, "last", 0)
+    assert read_scaler(path, sizes, "last", 1).raw_start("last") == "last"
+    with pytest.raises(InputError, match="cannot read"):
+        read_scaler(tmp_path / "none.json", sizes, -1.0, 0)
+
+
+def looks_ahead():
+    past, given = keras.Input((CONTEXT, FEATURES)), keras.Input((HORIZON, 1))
+    _, *states = layers.LSTM(4, return_state=True)(past)
+    turned = layers.Lambda(lambda x: x[:, ::-1], output_shape=(HORIZON, 1), name="turned")(given)
+    return keras.Model(
+        [past, given], layers.Dense(1)(layers.LSTM(4, return_sequences=True)(turned, initial_state=states))
+    )
+
+
+def whole_horizon():
+    past, given = keras.Input((CONTEXT, FEATURES)), keras.Input((HORIZON, 1))
+    _, *states = layers.LSTM(4, return_state=True)(past)
+    x = layers.LSTM(4, name="reader")(given, initial_state=states)
+    return keras.Model([past, given], layers.Reshape((HORIZON, 1))(layers.Dense(HORIZON)(x)))
+
+
+def both_ways():
+    past, given = keras.Input((CONTEXT, FEATURES)), keras.Input((HORIZON, 1))
+    _, *states = layers.LSTM(4, return_state=True)(past)
+    decoder = layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both_ways")
+    return keras.Model([past, given], layers.Dense(1)(decoder(given, initial_state=[*states, *states])))
+
+
+def several_outputs():
+    model = seq2seq()
+    more = layers.Dense(1, name="second_target")(model.layers[-2].output)
+    return keras.Model(model.inputs, [model.output, more])
+
+
+def three_inputs():
+    model, third = seq2seq(), keras.Input((HORIZON, 1), name="weather")
+    return keras.Model([*model.inputs, third], layers.Add()([model.output, third]))
+
+
+def masked():
+    past, given = keras.Input((CONTEXT, FEATURES)), keras.Input((HORIZON, 1))
+    _, *states = layers.LSTM(4, return_state=True)(layers.Masking(name="gaps")(past))
+    return keras.Model(
+        [past, given], layers.Dense(1)(layers.LSTM(4, return_sequences=True)(given, initial_state=states))
+    )
+
+
+@keras.saving.register_keras_serializable("teams")
+class Subclassed(keras.Model):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.encoder, self.decoder = layers.LSTM(4, return_state=True), layers.LSTM(4, return_sequences=True)
+        self.dense = layers.Dense(1)
+
+    def call(self, inputs):
+        past, given = inputs
+        return self.dense(self.decoder(given, initial_state=self.encoder(past)[1:]))
+
+
+def subclassed():
+    model = Subclassed()
+    model([np.zeros((1, CONTEXT, FEATURES), np.float32), np.zeros((1, HORIZON, 1), np.float32)])
+    return model
+
+
+def sequential():
+    return keras.Sequential([keras.Input((CONTEXT, FEATURES)), layers.LSTM(4), layers.Dense(HORIZON)])
+
+
+def inference_model():
+    past = keras.Input((CONTEXT, FEATURES))
+    _, *states = layers.LSTM(4, return_state=True)(past)
+    decoder, dense, given = layers.LSTM(4, return_state=True), layers.Dense(1), past[:, -1:, :1]
+    steps = []
+    for _ in range(HORIZON):
+        hidden, *states = decoder(given, initial_state=states)
+        steps.append(dense(hidden))
+        given = steps[-1][:, None]
+    return keras.Model(past, keras.ops.concatenate(steps, axis=1))
+
+
+def self_attention(y):
+    return layers.Dense(1)(layers.Attention(name="to_itself")([y, y]))
+
+
+REFUSED = {
+    "a Lambda before the decoder that looks ahead": (looks_ahead, r"layer turned \(Lambda\)"),
+    "a decoder that reads the whole horizon": (whole_horizon, r"layer reader \(LSTM\).*return_sequences=False"),
+    "a convolution over the horizon": (
+        lambda: seq2seq(head=layers.Conv1D(1, 3, padding="causal", name="mix")),
+        r"layer mix \(Conv1D\).*from step 2 on",
+    ),
+    "a bidirectional decoder": (both_ways, r"layer both_ways \(Bidirectional\).*backwards"),
+    "attention of the decoder to itself": (lambda: seq2seq(head=self_attention), r"layer to_itself \(Attention\)"),
+    "normalisation along the horizon": (
+        lambda: seq2seq(head=lambda y: layers.Dense(1)(layers.LayerNormalization(axis=1, name="along")(y))),
+        r"layer along \(LayerNormalization\)",
+    ),
+    "several outputs": (several_outputs, r"several outputs.*second_target \(Dense\)"),
+    "quantiles": (lambda: seq2seq(head=layers.Dense(3, name="three")), r"no forecast.*three \(Dense\)"),
+    "a Sequential model": (sequential, "inputs are not known"),
+    "a subclassed model": (subclassed, "no Functional Keras model.*Subclassed"),
+    "a third input of an unknown name": (three_inputs, "inputs are not known.*weather"),
+    "a recurrence that ONNX has no operator for": (
+        lambda: seq2seq(kind=layers.LSTM, recurrent_activation="hard_sigmoid"),
+        r"layer lstm\w* \(LSTM\): its activations are tanh and hard_sigmoid",
+    ),
+    "an activation that is not written": (
+        lambda: seq2seq(head=lambda y: layers.Dense(1)(layers.Dense(4, activation="gelu", name="curved")(y))),
+        r"layer curved \(Dense\): no bundle .* gelu",
+    ),
+    "masked steps": (masked, r"layer gaps \(Masking\).*past_observed"),
+    "an inference model": (inference_model, "inputs are not known"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_taken_is_refused_by_name_with_what_to_do(name, valid, convert):
+    build, said = REFUSED[name]
+    done, _ = convert(build(), valid)
+    assert done.code == 16, done.err
+    assert re.search(f"(?s){said}", done.err), done.err
+    assert re.search("remedy|expected", done.err)
+    assert "Traceback" not in done.err
+
+
+def test_a_model_that_nobody_trusts_is_not_opened(valid, convert):
+    done, _ = convert(seq2seq(), valid, trust=False)
+    assert (done.code, "a .keras file is a program" in done.err, "--trust-model" in done.err) == (2, True, True)
+
+
+def test_other_data_other_names_and_a_bundle_that_is_there_are_refused(valid, convert, within, tmp_path):
+    short = write(tmp_path / "short.parquet", teams.Windows(draw().past[:, 1:], draw().target, draw().mask))
+    done, _ = convert(seq2seq(), short)
+    assert done.code == 11, done.err
+    done, _ = convert(seq2seq(), valid, "--set", "units=4")
+    assert (done.code, "units" in done.err) == (2, True)
+    done, _ = convert(seq2seq(), valid, "--set", "target_feature=9")
+    assert (done.code, "target_feature" in done.err) == (2, True)
+    shutil.copy(tmp_path / "model.keras", tmp_path / "model.h5")
+    there = within(cli, "convert", tmp_path / "model.h5", "--valid", valid, "--out", tmp_path / "b", "--trust-model")
+    assert (there.code, ".keras" in there.err) == (11, True)
+    taken = within(cli, "convert", tmp_path / "model.keras", "--valid", valid, "--out", tmp_path, "--trust-model")
+    assert (taken.code, "exists" in taken.err) == (2, True)
