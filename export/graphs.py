@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from export.model import Forecasters
+from export.recurrence import as_operators
 from runner.audit import EXPORT_ID_KEY, Signature
 from runner.errors import CertificationError, explain
 
@@ -36,7 +37,7 @@ def convert(models: Forecasters) -> GraphPair:
     """Write the encoder and the single-step decoder as ONNX.
 
     Raises:
-        CertificationError: tf2onnx cannot convert a model.
+        CertificationError: a model cannot be converted.
     """
     with _plain_layers(models):
         encoder = _convert(models.encoder, models.encoder_roles)
@@ -82,10 +83,14 @@ def _convert(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
         outputs = model(list(tensors), training=False)
         return tuple(tf.identity(output) for output in outputs)  # never an input under an output's name
 
+    traced = tf.function(call, input_signature=signature)
     try:
-        converted, _ = tf2onnx.convert.from_function(
-            tf.function(call, input_signature=signature), input_signature=signature, opset=OPSET
-        )
+        with as_operators(model) as handlers:
+            converted, _ = tf2onnx.convert.from_function(
+                traced, input_signature=signature, opset=OPSET, custom_op_handlers=handlers
+            )
+    except CertificationError:
+        raise
     except Exception as error:
         raise CertificationError(explain(f"tf2onnx cannot convert the {model.name}", got=error)) from error
     graph: onnx.ModelProto = converted

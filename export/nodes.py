@@ -18,17 +18,26 @@ class Nodes:
         nodes: in the order written, which is the order that they run in.
         constants: tensors by name.
         known: their names by content, so that equal ones are kept once.
+        shared: the output of each node that need not be written again.
     """
 
     prefix: str
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     constants: dict[str, onnx.TensorProto] = field(default_factory=dict)
     known: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
+    shared: dict[tuple[str, ...], str] = field(default_factory=dict)
     made: int = 0
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
         """Append a node with one output; return the output's name."""
         return self.split(kind, 1, *inputs, **attributes)[0]
+
+    def once(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node, or return what the same one has made before."""
+        key = kind, *inputs, *map(str, attributes.items())
+        if key not in self.shared:
+            self.shared[key] = self.op(kind, *inputs, **attributes)
+        return self.shared[key]
 
     def split(self, kind: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
         """Append a node with several outputs; return their names."""

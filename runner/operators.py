@@ -17,10 +17,10 @@ from runner.shapes import (
     gather,
     gemm,
     identity,
-    lstm,
     matmul,
     pad,
     product,
+    recurrent,
     reduce,
     reshape,
     same,
@@ -48,13 +48,17 @@ class Operator:
     expected: str | None = None
 
 
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+"""Operators that run over the steps."""
+
+
 def products(operator: str, given: Given, made: Sequence[Tensor]) -> tuple[int, int]:
     """Return the multiply-adds of a node a window, and the elements that its kernel needs beside inputs and outputs."""
     if operator in {"MatMul", "MatMulInteger", "Gemm"}:
         return elements(made[0]) * there(given, 0).axes[-1], 0
-    if operator == "LSTM":
-        (steps, batch, width), (directions, _, units) = there(given, 0).axes, there(given, 2).axes
-        gates = elements(Tensor((steps, batch, directions, 4 * units)))
+    if operator in RECURRENT:
+        (steps, batch, width), (directions, rows, units) = there(given, 0).axes, there(given, 2).axes
+        gates = elements(Tensor((steps, batch, directions, rows)))
         return gates * (width + units), gates
     return 0, 0
 
@@ -85,7 +89,9 @@ OPERATORS: dict[str, Operator] = {
     **_all("ReduceProd", product, "keepdims noop_with_empty_axes"),
     **_all("MatMul MatMulInteger", matmul),
     **_all("Gemm", gemm),
-    **_all("LSTM", lstm, "activations direction hidden_size"),
+    **_all("LSTM", recurrent(gates=4, states=2), "activations direction hidden_size"),
+    **_all("GRU", recurrent(gates=3, states=1), "hidden_size linear_before_reset"),
+    **_all("RNN", recurrent(gates=1, states=1), "hidden_size"),
     **_all("Abs Log", same, expected="scaling and imputation inside a model"),
     **_all("And Greater GreaterOrEqual Less LessOrEqual Min Or", broadcasting, expected="imputation inside a model"),
 }

@@ -292,14 +292,18 @@ def gemm(given: Given, settings: Settings, count: int) -> list[Tensor]:
     return [product]
 
 
-def lstm(given: Given, settings: Settings, count: int) -> list[Tensor]:
-    (steps, batch, width), recurrent = there(given, 0).axes, there(given, 2).axes
-    directions = 2 if settings.get("direction") == b"bidirectional" else 1
-    units = recurrent[-1]
-    gates, state = 4 * units, Tensor((directions, batch, units))
-    kinds = {1: (directions, gates, width), 2: (directions, gates, units), 3: (directions, 2 * gates)}
-    kinds |= {5: state.axes, 6: state.axes}
-    wrong = [at for at, tensor in enumerate(given) if at and tensor is not None and kinds.get(at) != tensor.axes]
-    if wrong or settings.get("hidden_size", units) != units or min(steps, batch, width, units) < 1:
-        raise MisfitError(f"inputs {wrong} do not fit steps of {shown((batch, width))} and {units} units")
-    return [Tensor((steps, directions, batch, units)), state, state][:count]
+def recurrent(gates: int, states: int) -> Rule:
+    """Return the rule of an operator that runs over the steps with so many gates, and carries so many states."""
+
+    def rule(given: Given, settings: Settings, count: int) -> list[Tensor]:
+        (steps, batch, width), units = there(given, 0).axes, there(given, 2).axes[-1]
+        directions = 2 if settings.get("direction") == b"bidirectional" else 1
+        rows, state = gates * units, Tensor((directions, batch, units))
+        kinds = {1: (directions, rows, width), 2: (directions, rows, units), 3: (directions, 2 * rows)}
+        kinds |= dict.fromkeys(range(5, 5 + states), state.axes)
+        wrong = [at for at, tensor in enumerate(given) if at and tensor is not None and kinds.get(at) != tensor.axes]
+        if wrong or settings.get("hidden_size", units) != units or min(steps, batch, width, units) < 1:
+            raise MisfitError(f"inputs {wrong} do not fit steps of {shown((batch, width))} and {units} units")
+        return [Tensor((steps, directions, batch, units)), *[state] * states][:count]
+
+    return rule

@@ -6,7 +6,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from export.unroll import LONGEST, quantized, unroll
+from export.cells import quantized
+from export.unroll import LONGEST, unroll
 
 X, U = 3, 5
 """Inputs and units of the recurrences here."""

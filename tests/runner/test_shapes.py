@@ -94,6 +94,10 @@ CASES = [
     Case("LSTM", [(5, B, 2), (1, 12, 2), (1, 12, 3)], {"hidden_size": 3}, 3),
     Case("LSTM", [(5, B, 2), (2, 12, 2), (2, 12, 3), (2, 24), None, (2, B, 3), (2, B, 3)],
          {"hidden_size": 3, "direction": "bidirectional"}, 3),
+    Case("GRU", [(5, B, 2), (1, 9, 2), (1, 9, 3)], {"hidden_size": 3}, 2),
+    Case("GRU", [(5, B, 2), (1, 9, 2), (1, 9, 3), (1, 18), None, (1, B, 3)],
+         {"hidden_size": 3, "linear_before_reset": 1}, 2),
+    Case("RNN", [(5, B, 2), (1, 3, 2), (1, 3, 3), (1, 6), None, (1, B, 3)], {"hidden_size": 3}, 2),
 ]  # fmt: skip
 
 
@@ -181,6 +185,9 @@ def test_every_operator_has_a_case():
         Case("LSTM", [(5, B, 2), (1, 12, 2), (1, 12, 3)], {"hidden_size": 4}),
         Case("LSTM", [(0, B, 2), (1, 12, 2), (1, 12, 3)], {"hidden_size": 3}),
         Case("LSTM", [(5, B, 2), (1, 12, 2), (1, 12, 3), None, (B,)], {"hidden_size": 3}),
+        Case("GRU", [(5, B, 2), (1, 12, 2), (1, 12, 3)], {"hidden_size": 3}),
+        Case("GRU", [(5, B, 2), (1, 9, 2), (1, 9, 3), None, None, (1, B, 3), (1, B, 3)], {"hidden_size": 3}),
+        Case("RNN", [(5, B, 2), (1, 3, 2), (1, 3, 3), (1, 3)], {"hidden_size": 3}),
     ],
     ids=str,
 )
@@ -275,6 +282,8 @@ def test_products_are_counted_in_multiply_adds():
         Case("MatMul", [(B, 2, 3), (3, 4)]): (2 * 3 * 4, 0),
         Case("Gemm", [(B, 3), (3, 4)]): (3 * 4, 0),
         Case("LSTM", [(5, B, 2), (1, 12, 2), (1, 12, 3)], {"hidden_size": 3}): (5 * 12 * (2 + 3), 5 * 12),
+        Case("GRU", [(5, B, 2), (1, 9, 2), (1, 9, 3)], {"hidden_size": 3}): (5 * 9 * (2 + 3), 5 * 9),
+        Case("RNN", [(5, B, 2), (1, 3, 2), (1, 3, 3)], {"hidden_size": 3}): (5 * 3 * (2 + 3), 5 * 3),
         Case("Add", [(B, 3), (3,)]): (0, 0),
     }
     for case, cost in cases.items():
