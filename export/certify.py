@@ -14,6 +14,7 @@ from export.examples import start_values
 from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair, signatures
 from export.model import BASE, Forecasters
+from export.recurrence import OPERATORS
 from export.training import free_running, teacher_forced
 from export.windows import TrainingWindows, trainable
 from runner.audit import GraphFacts, audit_graph
@@ -35,7 +36,7 @@ PARITY = 1e-5
 RESOLUTION_STEPS = 4
 """Predictions may differ by so many float32 steps at the target's level, where that is more than PARITY."""
 GOLDEN_WINDOWS = 8
-OPERATOR_OF_CELL = {"LSTMCell": "LSTM"}
+OPERATOR_OF_CELL = {"LSTMCell": "LSTM", **OPERATORS}
 """The ONNX operator that a Keras layer of such cells becomes."""
 VALIDATION_BATCH = 128
 COARSEST = 1e-2

@@ -28,8 +28,8 @@ class FormGraphs:
 def make_form(pair: GraphPair, manifest: Manifest, precision: Precision) -> FormGraphs:
     """Return the graphs of a precision.
 
-    In float32 the pair stays as it was converted, and the fused graph is composed of it with every LSTM written out. In
-    int8 the two graphs are written out in int8, and the fused graph is composed of these.
+    In float32 the pair stays as it was converted, and the fused graph is composed of it with every recurrence written
+    out. In int8 the two graphs are written out in int8, and the fused graph is composed of these.
     """
     encoder, step = (onnx.load_model_from_string(graph) for graph in (pair.encoder, pair.decoder_step))
     written = unroll(encoder, precision), unroll(step, precision)

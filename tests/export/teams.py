@@ -131,6 +131,10 @@ ACTIVATIONS = (
 MODELS = {
     "LSTM": seq2seq,
     "lstm_seq2seq, open lengths": numeric_lstm_seq2seq,
+    "GRU": lambda: seq2seq(kind=layers.GRU),
+    "GRU, reset_after=False": lambda: seq2seq(kind=layers.GRU, reset_after=False),
+    "two GRU layers": lambda: seq2seq(kind=layers.GRU, depth=2),
+    "SimpleRNN": lambda: seq2seq(kind=layers.SimpleRNN),
     "two LSTM layers": lambda: seq2seq(depth=2),
     "three LSTM layers": lambda: seq2seq(depth=3),
     "return_state=False": lambda: seq2seq(returned=False),

@@ -118,7 +118,7 @@ def test_each_kind_of_model_does_in_onnx_what_it_does_in_keras(name, valid, wind
         content = onnx.load_model_from_string((bundle / f"{graph}.onnx").read_bytes()).graph
         kinds = {node.op_type for node in content.node}
         assert not kinds & {"Loop", "Scan", "If"}
-        assert "LSTM" in kinds
+        assert kinds & {"LSTM", "GRU", "RNN"}
     _, predictions = scored(bundle, valid, "free-running")
     data = write(tmp_path / "predicted.parquet", windows, own=predictions)
     checked = within(cli, "doctor", tmp_path / "model.keras", data, "--predictions", "own", "--trust-model")

@@ -137,7 +137,7 @@ def forms(converted, statistics):
     """Return the model's manifest, and its graphs in both precisions."""
     models, pair, *_ = converted
     sizes = Sizes(CONTEXT, HORIZON, FEATURES, 0)
-    draft = draft_manifest(TrainConfig(start="last"), sizes, statistics, 0, models, pair, flagged=False)
+    draft = draft_manifest(TrainConfig(start="last"), sizes, statistics, 0, models, pair, scaling="none")
     manifest = provisional(draft)
     return manifest, {precision: make_form(pair, manifest, precision) for precision in ("fp32", "int8")}
 

@@ -35,6 +35,7 @@ KINDS = [
 
 OTHER = "Dense layers with other activations"
 TEAMS = ["bidirectional encoder and attention", "Bahdanau attention", "Dropout and LayerNormalization", OTHER]
+TEAMS += ["GRU", "GRU, reset_after=False", "SimpleRNN"]
 
 
 def built(train_windows, statistics):

@@ -1,4 +1,4 @@
-"""A recurrence written out step by step forecasts as the LSTM operator does; what is of another kind stays one."""
+"""A recurrence written out step by step forecasts as its operator does; what is of another kind stays one."""
 
 import numpy as np
 import onnx
@@ -98,6 +98,76 @@ def test_float32_equals_the_operator_and_the_definition(tiny, steps, batch, with
     hidden, cell = tiny.numpy_lstm(feeds["x"].transpose(1, 0, 2).astype(float), *state, draw_gates(0))
     assert_close(found["h"][0], hidden)
     assert_close(found["c"][0], cell)
+
+
+GATED = {"GRU": ("GRU", 3, {}), "GRU, reset after": ("GRU", 3, {"linear_before_reset": 1}), "RNN": ("RNN", 1, {})}
+"""Operators that carry a hidden state alone: kind, gates, settings."""
+
+
+def gated(name, steps, *, with_state, bias=True):
+    kind, gates, settings = GATED[name]
+    rng = np.random.default_rng(5)
+    shapes = {"W": (1, gates * U, X), "R": (1, gates * U, U), "B": (1, 2 * gates * U)}
+    constants = [numpy_helper.from_array(rng.normal(0, 0.6, s).astype(np.float32), k) for k, s in shapes.items()]
+    names = ["x", "W", "R", "B" if bias else "", "", "h0" if with_state else ""]
+    node = helper.make_node(kind, names, ["y", "h"], hidden_size=U, **settings)
+    return graph([node], constants, steps, ("y", "h"), with_state=with_state)
+
+
+def by_definition(name, model, x, hidden):
+    """Run GRU or RNN over [T, B, X] in float64, from the last hidden state [B, U]."""
+    w, r, b = (numpy_helper.to_array(tensor)[0].astype(float) for tensor in model.graph.initializer)
+    wb, rb = np.split(b, 2)
+
+    def sigmoid(values):
+        return 1 / (1 + np.exp(-values))
+
+    for row in x.astype(float):
+        of_x = np.split(row @ w.T + wb, len(w) // U, axis=1)
+        of_h = np.split(hidden @ r.T + rb, len(w) // U, axis=1)
+        if name == "RNN":
+            hidden = np.tanh(of_x[0] + of_h[0])
+            continue
+        z, reset = sigmoid(of_x[0] + of_h[0]), sigmoid(of_x[1] + of_h[1])
+        after = reset * of_h[2] if "after" in name else (reset * hidden) @ r[2 * U :].T + rb[2 * U :]
+        hidden = z * hidden + (1 - z) * np.tanh(of_x[2] + after)
+    return hidden
+
+
+@pytest.mark.parametrize("with_state", [False, True], ids=["from zero", "from a state"])
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("name", GATED)
+def test_other_recurrences_equal_their_operator_and_their_definition(name, batch, steps, with_state):
+    model, feeds = gated(name, steps, with_state=with_state), draw_feeds(steps, batch, with_state=with_state)
+    expected, found = run(model, feeds), run(unroll(model, "fp32"), feeds)
+    assert not {"GRU", "RNN"} & operators(unroll(model, "fp32"))
+    for output in ("y", "h"):
+        assert found[output].shape == expected[output].shape
+        assert_close(found[output], expected[output])
+    first = feeds["h0"][0].astype(float) if with_state else np.zeros((batch, U))
+    assert_close(found["h"][0], by_definition(name, model, feeds["x"], first))
+
+
+@pytest.mark.parametrize("with_state", [False, True], ids=["from zero", "from a state"])
+@pytest.mark.parametrize("name", GATED)
+def test_other_recurrences_in_int8_differ_by_rounding_and_no_row_by_its_neighbours(name, with_state):
+    model, feeds = gated(name, 5, with_state=with_state), draw_feeds(5, 64, with_state=with_state)
+    written = unroll(model, "int8")
+    whole = run(written, feeds)
+    assert 0 < np.abs(whole["h"] - run(model, feeds)["h"]).max() < 0.03
+    for size in BATCHES[:3]:
+        part = run(written, {key: values[:, 30 : 30 + size] for key, values in feeds.items()})
+        assert part["h"].tobytes() == whole["h"][:, 30 : 30 + size].tobytes()
+    feeds["x"][:, 0] *= 1e6
+    assert run(written, feeds)["h"][:, 1:].tobytes() == whole["h"][:, 1:].tobytes()
+
+
+@pytest.mark.parametrize("cell", ["fp32", "int8"])
+@pytest.mark.parametrize("name", GATED)
+def test_other_recurrences_without_a_bias(name, cell):
+    model, feeds = gated(name, 3, with_state=False, bias=False), draw_feeds(3, 7)
+    assert_close(run(unroll(model, cell), feeds)["h"], run(model, feeds)["h"], 1e-6 if cell == "fp32" else 0.03)
 
 
 def test_a_sequence_that_nobody_reads_is_not_made():
