@@ -149,11 +149,12 @@ def _in_the_way(operation: Any) -> str | None:
         return "it masks steps; give the steps that are there as past_observed"
     if cell is None:
         return None
-    if type(cell).__name__ not in OPERATOR_OF_CELL:
+    kind = OPERATOR_OF_CELL.get(type(cell).__name__)
+    if kind is None:
         return f"a recurrence of {type(cell).__name__}"
-    kinds = [getattr(cell, name).__name__ for name in ("activation", "recurrent_activation")]
-    if kinds[0] not in ACTIVATIONS or kinds[1] != "sigmoid":
-        return f"its activations are {kinds[0]} and {kinds[1]}"
+    of_the_gates = getattr(getattr(cell, "recurrent_activation", None), "__name__", "sigmoid")
+    if cell.activation.__name__ not in (ACTIVATIONS if kind == "LSTM" else ("tanh",)) or of_the_gates != "sigmoid":
+        return f"its activations are {cell.activation.__name__} and {of_the_gates}"
     return None
 
 
