@@ -6,7 +6,7 @@ DEMO := build/demo
 UV := $(shell command -v uv 2>/dev/null)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-faults test-others check bench faults schema wheel clean
+.PHONY: demo test test-export test-faults test-others check bench faults schema wheel clean
 
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
@@ -18,17 +18,20 @@ demo: $(INSTALLED)
 	$(BIN)/freerun-export explain-gap $(DEMO)/bundle $(DEMO)/valid --train $(DEMO)/train \
 		--model $(DEMO)/bundle.work/model.keras --epochs 1
 
-# In two processes, for the faults fork, and once TensorFlow is in a process it is none to fork from; side by side, for much
-# of a fault is waiting. Each shows what it found when it is done.
+# In processes of their own, for the faults fork, and once TensorFlow is in a process it is none to fork from. Two at a time:
+# the exporter's take about as long as all others. Each shows what it found when it is done.
 test: $(INSTALLED)
-	@echo "the faults, and all other tests, side by side: six minutes or so on two processors"
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-faults test-others
+	@echo "the tests of the exporter, and beside them the faults and all others: ten minutes or so on two processors"
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-export test-faults test-others
+
+test-export: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/export
 
 test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/faults
 
 test-others: $(INSTALLED)
-	$(BIN)/python -m pytest -q --ignore tests/faults
+	$(BIN)/python -m pytest -q --ignore tests/faults --ignore tests/export
 
 check: $(INSTALLED)
 	$(BIN)/ruff format --check .
