@@ -12,7 +12,7 @@ import numpy as np
 from export.anatomy import forecasters_of
 from export.audited import Audited, Question, read_audited, start_values
 from export.dissected import Dissected, sort_calls
-from export.keras_machine import keep_tensorflow_quiet, machine_of_keras
+from export.keras_machine import machine_of_keras
 from export.layer_faults import dropout_suspect, stateful_alternative
 from export.model_file import open_model, refuse_untrusted
 from export.scaling_faults import scaling_faults
@@ -74,7 +74,6 @@ def diagnose(question: Question, *, trust: bool) -> Diagnosis:
         CertificationError: the model is no sequence-to-sequence forecaster that takes decoder inputs.
     """
     refuse_untrusted(question.model, trust=trust)
-    keep_tensorflow_quiet()
     training = open_model(question.model, trust=trust)
     audited = read_audited(training, question)
     scale = audited.scale

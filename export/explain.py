@@ -10,7 +10,7 @@ import numpy as np
 from export.anatomy import forecasters_of
 from export.config import Strategy, TrainConfig
 from export.dissected import Dissected, sort_calls
-from export.keras_machine import compiled, context_of, keep_tensorflow_quiet, machine_of_keras
+from export.keras_machine import compiled, context_of, machine_of_keras
 from export.model import Forecasters
 from export.model_file import open_model
 from export.pipeline import require_tensorflow, start_tensorflow
@@ -156,7 +156,6 @@ def model_opener(asked: Mapping[str, Any], say: Say) -> Callable[[Manifest], Ker
 
     def opened(manifest: Manifest) -> KerasModel:
         start_tensorflow(SEED)
-        keep_tensorflow_quiet()
         more = None
         if asked["train"] is not None:
             roles = {role: name for role, name in asked["column"].items() if role not in EXPLAINING_ROLES}

@@ -14,13 +14,6 @@ CHUNK = 2048
 Compiled = Callable[[Sequence[F32]], list[F32]]
 
 
-def keep_tensorflow_quiet() -> None:
-    """Leave out the warnings about many small models, each of which is traced once: here that is meant."""
-    import tensorflow as tf
-
-    tf.get_logger().setLevel("ERROR")
-
-
 def machine_of_keras(models: Forecasters) -> Machine:
     """Return the machine of an encoder and a step model; both run in inference mode, any number of windows at once."""
     encoder, step = compiled(models.encoder), compiled(models.step)

@@ -196,7 +196,7 @@ def start_tensorflow(seed: int) -> None:
         tf.config.list_physical_devices()  # where the second half of the notes comes from
     import keras
 
-    for talker in ("tensorflow", "tf2onnx"):  # hints about speed, and about training's leftovers in a graph
+    for talker in ("tensorflow", "tf2onnx"):  # hints about speed, small models, and training's leftovers in a graph
         logging.getLogger(talker).setLevel(logging.ERROR)
     keras.utils.set_random_seed(seed)
 

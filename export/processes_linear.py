@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from export.processes import HORIZON, MASKED_SHARE, Process, Windows, cut, drawn_mask, spoiled
+from export.processes import HORIZON, MASKED_SHARE, Process, Setting, Windows, cut, drawn_mask, spoiled
 from runner.batch import F64
 
 SEASON = 24
@@ -123,6 +123,15 @@ def _started(previous: F64) -> F64:
     return np.concatenate([np.full((len(previous), 1), START_VALUE), previous], axis=1)
 
 
+CLOCKED: dict[str, Setting] = {
+    "scaling": "none",
+    "start": START_VALUE,
+    "feature_names": ["y", "hour_sin", "hour_cos"],
+    "future_names": ["hour_sin", "hour_cos"],
+    "target_feature": "y",
+    "season_length": SEASON,
+}
+"""Settings of a series that has a daily season, told by the clock."""
 AR1 = Process(
     "ar1",
     draw_ar1,
@@ -133,12 +142,7 @@ AR1 = Process(
         "batch_size": 128,
         "learning_rate": 0.004,
         "patience": 3,
-        "scaling": "none",
-        "start": START_VALUE,
-        "feature_names": ["y", "hour_sin", "hour_cos"],
-        "future_names": ["hour_sin", "hour_cos"],
-        "target_feature": "y",
-        "season_length": SEASON,
+        **CLOCKED,
     },
 )
 RANDOM_WALK = Process(
@@ -166,11 +170,6 @@ SINE = Process(
         "batch_size": 128,
         "learning_rate": 0.004,
         "patience": 3,
-        "scaling": "none",
-        "start": START_VALUE,
-        "feature_names": ["y", "hour_sin", "hour_cos"],
-        "future_names": ["hour_sin", "hour_cos"],
-        "target_feature": "y",
-        "season_length": SEASON,
+        **CLOCKED,
     },
 )
