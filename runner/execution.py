@@ -169,6 +169,7 @@ class Run:
         wall = time.perf_counter() - self.started
         spent = {stage: round(seconds, 3) for stage, seconds in self.clock.spent.items()}
         rows = sum(part.unit.rows for part in self.made.values())
+        targets = [target.name for target in self.bundle.manifest.targets]
         return Report.model_validate(
             {
                 "run_id": self.run_id,
@@ -193,8 +194,8 @@ class Run:
                 "to_do": sum(unit.part_path not in parts for unit in self.plan.units),
                 "history": len(self.plan.history),
                 "orphans": len(self.plan.orphans),
-                "this_run": summarize(this_run),
-                "total": summarize(mine),
+                "this_run": summarize(this_run, targets),
+                "total": summarize(mine, targets),
             }
         )
 

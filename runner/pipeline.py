@@ -211,7 +211,7 @@ class Pipeline:
         self.clock.add("decode", seconds)
         with self.clock.time("write"):
             windows = block.windows.rejecting(~np.isfinite(prediction).all(axis=1), "prediction_not_finite")
-            tally.add(windows, score_block(windows, prediction, manifest.target.feature, manifest.season_length))
+            tally.add(windows, score_block(windows, prediction, manifest.target_features, manifest.season_length))
             writer.add(block.rows, prediction, windows.reasons)
         self.progress(len(windows))
 

@@ -167,7 +167,7 @@ def _problems_of_total(out: OutputFolder, report: Report, parts: dict[str, Part]
     maker = report.bundle_id, job.numbers_digest()
     mine = {name: part for name, part in parts.items() if (part.bundle_id, part.options) == maker}
     matching = [mine[unit.part_path] for unit in units if unit.part_path in mine and mine[unit.part_path].unit == unit]
-    wrong, total = [], summarize(matching)
+    wrong, total = [], summarize(matching, tuple(report.total.per_target) or ("",))
     if not report.history and len(matching) != len(units):
         wrong.append(f"{len(units) - len(matching)} of {len(units)} parts are missing, or made of another input")
     for name in type(total).model_fields:

@@ -124,6 +124,16 @@ def only_the_context() -> Any:
     return keras.Model([past, given], layers.Dense(1)(x))
 
 
+def several(targets: int, *, scales: tuple[float, ...] = (), **settings: Any) -> Any:
+    """Build a model of so many targets, all fed back; `scales` is what it multiplies each with at its end."""
+    past, given = keras.Input((CONTEXT, FEATURES), name="past_"), keras.Input((HORIZON, targets), name="previous_")
+    _, *states = layers.LSTM(UNITS, return_state=True)(past)
+    fed = layers.Rescaling(1 / np.array(scales, np.float32))(given) if scales else given
+    y = layers.LSTM(UNITS, return_sequences=True, **settings)(fed, initial_state=states)
+    y = layers.Dense(targets)(y)
+    return keras.Model([past, given], layers.Rescaling(np.array(scales, np.float32))(y) if scales else y)
+
+
 ACTIVATIONS = (
     "relu", "sigmoid", "elu", "selu", "silu", "softplus", "softsign", "relu6", "exponential",
 )  # fmt: skip
