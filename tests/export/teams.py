@@ -178,3 +178,11 @@ MODELS = {
     "no state, context repeated": only_the_context,
 }
 """What `freerun-export convert` takes: each is converted by tests/export/test_convert.py."""
+SEVERAL = {"two targets": (2, ()), "three targets, one scaled": (3, (1.0, 1.0, 30.0))}
+"""Models of so many targets, and what they multiply each with at their end. They have windows of their own."""
+
+
+def build_several(name: str) -> tuple[Any, Windows]:
+    """Return one of these models, and windows for it."""
+    targets, scales = SEVERAL[name]
+    return several(targets, scales=scales), draw_several(targets, scales[-1] if scales else 1.0)

@@ -15,10 +15,29 @@ from keras import layers
 import teams
 from export.cli import cli
 from export.scaler import Features, Scaler, Target, in_raw_units, read_scaler
+from export.windows import open_windows
+from runner.bundle import open_bundle
 from runner.cli import cli as freerun
+from runner.decode import decode
+from runner.device import Device
 from runner.errors import InputError, UsageError
+from runner.resident import ResidentLoop
 from runner.schema import Sizes
-from teams import CONTEXT, FEATURES, HORIZON, MODELS, draw, draw_several, seq2seq, several, write
+from runner.session import open_session
+from runner.stop import Stop
+from teams import (
+    CONTEXT,
+    FEATURES,
+    HORIZON,
+    MODELS,
+    SEVERAL,
+    build_several,
+    draw,
+    draw_several,
+    seq2seq,
+    several,
+    write,
+)
 
 LEVEL, DEVIATION = 50.0, 4.0
 PAGE = Path(__file__).parents[2] / "docs" / "convert.md"
@@ -128,7 +147,7 @@ def test_each_kind_of_model_does_in_onnx_what_it_does_in_keras(name, valid, wind
 def test_the_page_has_a_row_for_each_kind_with_its_figures():
     table = PAGE.read_text().split("<!-- matrix -->")[1].split("<!-- end -->")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
-    assert [row[0] for row in rows] == list(MODELS)
+    assert [row[0] for row in rows] == [*MODELS, *SEVERAL]
     assert all(0 < float(figure) < 1e-5 for row in rows for figure in row[2:])
 
 
@@ -368,19 +387,14 @@ def test_other_data_other_names_and_a_bundle_that_is_there_are_refused(valid, co
     assert (taken.code, "exists" in taken.err) == (2, True)
 
 
-SEVERAL = {"two targets": (2, ()), "three targets, one scaled": (3, (1.0, 1.0, 30.0))}
-
-
 @pytest.mark.parametrize("name", SEVERAL)
 @pytest.mark.parametrize("start", ["-1", "last"])
 def test_several_targets_are_scored_to_keras_own_losses_each_in_its_own_units(
     name, start, convert, scored, within, tmp_path
 ):
-    count, scales = SEVERAL[name]
-    windows = draw_several(count, (scales or (1.0,))[-1])
-    valid = write(tmp_path / "valid.parquet", windows)
     keras.utils.set_random_seed(3)
-    model = several(count, scales=scales)
+    (model, windows), (count, _) = build_several(name), SEVERAL[name]
+    valid = write(tmp_path / "valid.parquet", windows)
     features = ",".join(map(str, range(count)))
     done, bundle = convert(model, valid, "--set", f"target_feature={features}", "--set", f"start={start}")
     assert done.code == 0, done.err
@@ -411,12 +425,17 @@ def test_several_targets_are_scored_to_keras_own_losses_each_in_its_own_units(
     assert len(certificate(bundle)["losses"]["per_step"]["free_running"]) == HORIZON
     for words in (["verify", bundle], ["verify-output", tmp_path / "free-running"]):
         assert within(freerun, *words).code == 0
+    words_of_doctor = ["--predictions", "own", "--trust-model", "--start", start, "--target-feature", features]
     for own in (predictions, predictions.reshape(windows.target.shape)):
         table = pq.read_table(valid).append_column("own", [own.tolist()])
         pq.write_table(table, tmp_path / "own.parquet")
-        words = ["--predictions", "own", "--trust-model", "--start", start, "--target-feature", features]
-        found = within(cli, "doctor", tmp_path / "model.keras", tmp_path / "own.parquet", *words)
+        found = within(cli, "doctor", tmp_path / "model.keras", tmp_path / "own.parquet", *words_of_doctor)
         assert found.code == 0, found.out
+    late = np.roll(predictions.reshape(windows.target.shape), 1, axis=1)
+    pq.write_table(pq.read_table(valid).append_column("own", [late.tolist()]), tmp_path / "own.parquet")
+    found = within(cli, "doctor", tmp_path / "model.keras", tmp_path / "own.parquet", *words_of_doctor)
+    assert found.code == 16
+    assert "no fault was simulated" in found.out
     refused = within(freerun, "explain-gap", bundle, valid)
     assert refused.code == 2
     assert "single target" in refused.err
@@ -460,3 +479,24 @@ def test_a_training_refuses_several_targets(within, tmp_path):
     done = within(cli, "train", valid, "--valid", valid, "--out", tmp_path / "bundle")
     assert done.code == 2
     assert "a training forecasts a single target" in done.err
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_on_a_device_several_targets_are_decoded_as_by_the_plain_loop(teacher, convert, tmp_path):
+    windows = draw_several(2)
+    valid = write(tmp_path / "valid.parquet", windows)
+    words = ["--set", "target_feature=0,1", "--set", "start=last", "--set", "precision=fp32,int8"]
+    done, path = convert(several(2), valid, *words)
+    assert done.code == 0, done.err
+    bundle, cpu = open_bundle(path), Device("cpu")
+    assert bundle.manifest.held() == ("fp32", "int8")
+    batch = next(open_windows(str(valid)).blocks())
+    graphs = bundle.graphs("fp32")
+    encoder, step = (
+        open_session(graphs[name], name, cpu, threads=1, stop=Stop()) for name in ("encoder", "decoder_step")
+    )
+    expected = decode(encoder, step, bundle.manifest, batch, teacher=teacher)
+    loop = ResidentLoop(bundle.manifest, encoder, step, None, len(batch))
+    assert expected.shape == (len(batch), 2 * HORIZON)
+    for _ in range(2):
+        np.testing.assert_array_equal(loop(batch, teacher), expected)
