@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from export.certify import Certificate, tolerance_of
+from export.certify import Certificate, tolerance_for
 from export.config import BundleConfig, Scaling
 from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair
@@ -48,7 +48,7 @@ def draft_manifest(
     """Return the manifest with everything but its files and what certifying finds; enough for the runner's loop."""
     names = config.feature_names or [f"f{index}" for index in range(sizes.past)]
     constant = None if config.start == "last" else config.start
-    tolerance = tolerance_of(statistics)
+    tolerance = tolerance_for(statistics)
     target, *others = (
         {"name": names[index], "feature": index, "scale": found.scale}
         for index, found in zip(features_of(feature), statistics.targets, strict=True)

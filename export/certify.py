@@ -112,16 +112,16 @@ class Candidate:
     config: BundleConfig
 
 
-def tolerance_of(statistics: Statistics) -> float:
+def tolerance_for(statistics: Statistics) -> float:
     """Return the largest difference allowed in predictions, in deviations of each target: the widest of theirs.
 
     Raises:
         CertificationError: float32 cannot tell the targets apart.
     """
-    return max(tolerance_at(target.level, target.scale) for target in statistics.targets)
+    return max(tolerance_of(target.level, target.scale) for target in statistics.targets)
 
 
-def tolerance_at(level: float, deviation: float) -> float:
+def tolerance_of(level: float, deviation: float) -> float:
     """Return the largest difference allowed in predictions, in deviations of the target.
 
     A forecast of 101,325 with a deviation of 220 cannot be told in float32 to 1e-5 deviations: one step of float32 is

@@ -11,7 +11,7 @@ import numpy as np
 from export.anatomy import dissect
 from export.bundle_writer import refuse_existing
 from export.calls import operations_of
-from export.certify import OPERATOR_OF_CELL, first_windows, tolerance_of
+from export.certify import OPERATOR_OF_CELL, first_windows, tolerance_for
 from export.config import BundleConfig
 from export.examples import start_values
 from export.model import Forecasters
@@ -175,7 +175,7 @@ def refuse_other_steps(
     again = at_once(models.training, batch, shifted_in(start_values(batch, config, feature), forecast))
     scales = [target.scale for target in statistics.targets]
     change = float((np.abs(again - forecast) / np.tile(scales, valid.sizes.horizon)).max())
-    allowed = tolerance_of(statistics)
+    allowed = tolerance_for(statistics)
     if not change <= allowed:
         what = "step by step the decoder forecasts otherwise than the training model"
         got, expected = f"a difference of {change:.3g} deviations of the target", f"at most {allowed:.3g}"

@@ -304,3 +304,10 @@ def test_several_targets_have_names_features_and_start_values_of_their_own(value
     assert "target.feature is 99" in refusal(closed({**values, "format_version": 3, "others": [beyond]}))
     start = {"kind": "constant", "value": [1.0, 2.0]}
     assert "2 numbers for 1 targets" in refusal(closed({**values, "format_version": 3, "start": start}))
+
+
+def test_a_manifest_of_version_2_has_one_target(values):
+    found = parse_manifest(
+        closed({**{key: value for key, value in values.items() if key != "others"}, "format_version": 2})
+    )
+    assert (found.format_version, found.targets, found.cells) == (2, (found.target,), found.horizon)
