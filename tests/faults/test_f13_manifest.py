@@ -114,7 +114,7 @@ def test_f13_no_value_of_another_type_is_taken_and_the_place_is_named(values, re
 
 
 def test_f13_no_key_can_be_left_out_but_those_that_need_not_be_there(values, refusal):
-    optional = {("season_length",), ("control_flow",), ("start", "value"), ("mask", "excluded")}
+    optional = {("others",), ("season_length",), ("control_flow",), ("start", "value"), ("mask", "excluded")}
     for path in places(values):
         if isinstance(path[-1], str) and path != ("bundle_id",):
             message = refusal(without(values, path))
