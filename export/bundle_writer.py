@@ -255,19 +255,21 @@ def losses(score: Score) -> dict[str, float | None]:
     return {"masked_mse": score.masked_mse(score.model), "observed_mse": score.observed_mse(score.model)}
 
 
-def certificate_of(certificate: Certificate, origin: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
+def certificate_of(
+    certificate: Certificate, origin: dict[str, Any], export_id: str, targets: int = 1
+) -> dict[str, Any]:
     """Return the record of what was measured of the float32 form.
 
     Args:
         certificate: what was measured.
         origin: where the weights come from, and what was chosen.
-        manifest: of the graphs.
+        export_id: of the graphs.
+        targets: M.
     """
     forced, free = certificate.runner
-    targets = manifest.target_width
     keras_forced, keras_free = certificate.keras
     return {
-        "export_id": manifest.export_id,
+        "export_id": export_id,
         "windows_digest": certificate.windows_digest,
         "tolerance": certificate.tolerance,
         "unit": "the target's deviation for predictions and memory; for states their largest value, at least 1",

@@ -90,5 +90,5 @@ def _certified_fp32(
 ) -> CertifiedForm:
     golden = first_windows(valid, GOLDEN_WINDOWS)
     prediction = production_loop(candidate.manifest, candidate.graphs)(golden, False)
-    record = certificate_of(certificate, origin, candidate.manifest)
+    record = certificate_of(certificate, origin, candidate.manifest.export_id, candidate.manifest.target_width)
     return CertifiedForm(candidate.graphs, (golden, prediction), certificate.runner, record)
