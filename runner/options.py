@@ -54,6 +54,8 @@ def job_file(ctx: click.Context, _param: click.Parameter, path: str | None) -> N
 def _toml_type(flag: click.Parameter) -> tuple[type, ...]:
     if flag.name == "column":
         return (dict,)
+    if flag.multiple:
+        return (list,)
     if isinstance(flag, click.Option) and flag.is_flag:
         return (bool,)
     if isinstance(flag.type, click.FloatRange):
@@ -76,6 +78,13 @@ def columns(extra: tuple[str, ...] = ()) -> Callable[..., dict[str, str]]:
         return dict(pair.split("=", 1) for pair in pairs)
 
     return read
+
+
+def only(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flag that limits it to one partition."""
+    return option(
+        "--only", multiple=True, metavar="KEY=VALUE", help="This partition alone; repeat it, outermost first."
+    )(command)
 
 
 def explaining(command: Callable[..., None]) -> Callable[..., None]:

@@ -192,7 +192,7 @@ def versions() -> dict[str, str]:
 
 def write_report(out: OutputFolder, report: Report) -> None:
     """Put the report into the output folder, as a whole."""
-    out.write(REPORT_FILE, report.model_dump_json(indent=2).encode() + b"\n")
+    out.write(out.own(REPORT_FILE), report.model_dump_json(indent=2).encode() + b"\n")
 
 
 def _scores(score: Score | None, targets: int = 1) -> dict[str, Any]:
