@@ -77,8 +77,9 @@ class Job:
         return {"mode": self.mode, "precision": self.precision, "columns": {role: self.column(role) for role in ROLES}}
 
     def options(self) -> dict[str, Any]:
-        """Return all options for the record, without the places of things."""
-        return {key: value for key, value in asdict(self).items() if key not in {"bundle", "input", "out"}}
+        """Return all options for the record, as JSON has them, without the places of things."""
+        values = {**asdict(self), "only": list(self.only)}
+        return {key: value for key, value in values.items() if key not in {"bundle", "input", "out"}}
 
     def numbers_digest(self) -> str:
         return digest(self.numbers())

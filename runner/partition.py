@@ -1,5 +1,6 @@
 """A hive partition as the place that a run is limited to: `--only date=2026-11-23 --only region=eu`."""
 
+import os
 from collections import Counter
 from pathlib import PurePosixPath
 
@@ -7,6 +8,8 @@ from runner.errors import UsageError, explain
 
 WHOLE = PurePosixPath()
 """All of a dataset or of an output, where the folder of a partition is asked for."""
+LONGEST_NAME = 255
+"""Bytes of a folder's name, on the file systems that there are."""
 
 
 def partition_of(pairs: tuple[str, ...]) -> PurePosixPath:
@@ -39,4 +42,5 @@ def _key(pair: str) -> str:
 
 def _is_pair(text: str) -> bool:
     key, _, value = text.partition("=")
-    return all(half and half[0] not in "._" for half in (key, value)) and not {"/", "\0"} & set(text)
+    plain = not {"/", "\0"} & set(text) and len(os.fsencode(text)) <= LONGEST_NAME
+    return plain and all(half and half[0] not in "._" for half in (key, value))

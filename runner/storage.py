@@ -196,8 +196,11 @@ class OutputFolder:
         path = PurePosixPath(name)
         with _refusing(self.root / name, "lock"), self._folder(path, make=True) as folder:
             descriptor = self.disk.open_lock(path.name, folder)
-        with self._opened(descriptor):
+        try:
             yield descriptor
+        finally:
+            with contextlib.suppress(OSError):  # nothing was written to it that could be lost
+                self.disk.close(descriptor)
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[BinaryIO | None]:
