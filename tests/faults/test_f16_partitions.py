@@ -1,4 +1,4 @@
-"""F16 by partition: thirty runs at once make what one makes; those of the whole among them, and kills, change nothing."""
+"""F16 by partition: thirty runs at once make what one makes; neither runs of the whole nor kills change that."""
 
 import json
 import random
