@@ -87,6 +87,8 @@ def _take(descriptor: int, kind: int, out: OutputFolder, folder: PurePosixPath) 
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except OSError as error:
+        if kind == fcntl.LOCK_EX and error.errno == errno.EBADF:  # NFS: alone only what is open for writing
+            return _take(descriptor, fcntl.LOCK_SH, out, folder)
         raise (_busy(out, folder) if error.errno in HELD else _no_lock(out, folder, error)) from error
 
 

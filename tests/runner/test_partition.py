@@ -1,6 +1,9 @@
 """One run for one hive partition: the parts of a whole run, and a lock, a report and a marker of its own."""
 
+import errno
+import fcntl
 import json
+import os
 from pathlib import PurePosixPath
 
 import pytest
@@ -262,6 +265,21 @@ def test_a_look_at_the_whole_keeps_runs_of_partitions_away(tmp_path):
     with undisturbed(out), pytest.raises(BusyError), locked(OutputFolder(tmp_path, within=PurePosixPath(*NIGHT))):
         pass
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_look_shares_the_lock_where_a_file_that_is_read_cannot_be_locked_alone(tmp_path, monkeypatch):
+    out, flock = OutputFolder(tmp_path), fcntl.flock
+    with locked(out):
+        pass
+
+    def like_nfs(file, kind):
+        if kind & fcntl.LOCK_EX and not fcntl.fcntl(file, fcntl.F_GETFL) & os.O_RDWR:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, kind)
+
+    monkeypatch.setattr(fcntl, "flock", like_nfs)
+    with undisturbed(out), undisturbed(out), pytest.raises(BusyError), locked(out):
+        pass
 
 
 def test_a_lock_that_is_taken_away_meanwhile_is_taken_anew(tmp_path, monkeypatch):
