@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
 
@@ -76,8 +77,8 @@ def make_plan(dataset: Dataset, out: OutputFolder, bundle_id: str, job: Job, sto
 
 
 def take_stock(dataset: Dataset, out: OutputFolder, *, recheck: bool, stop: Stop) -> dict[str, Source]:
-    """Identify every input file by its content; what the ledger remembers unchanged is not read again."""
-    known = {} if recheck else remembered(out)
+    """Identify every input file by its content; what a ledger remembers unchanged is not read again."""
+    known = {} if recheck else _known(out)
     sources, broken = {}, []
     for path in dataset.paths():
         stop.check()
@@ -112,6 +113,13 @@ def remembered(out: OutputFolder) -> dict[str, Source]:
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
+
+
+def _known(out: OutputFolder) -> dict[str, Source]:
+    """Return what all ledgers say, that of the run itself before those of folders above and of partitions below."""
+    below = (PurePosixPath(name).parent for name in out.below(LEDGER_FILE))
+    homes = (*out.above(), *below, out.within)
+    return {path: source for home in homes for path, source in remembered(replace(out, within=home)).items()}
 
 
 def read_parts(out: OutputFolder) -> dict[str, Part | None]:

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from runner import lock
+from runner.dataset import Dataset
 from runner.errors import BusyError, OutputError, UsageError
 from runner.lock import locked, undisturbed
 from runner.partition import is_partition, partition_of
@@ -124,6 +125,18 @@ def test_partitions_and_the_whole_find_one_anothers_parts_done(tiny_bundle, sour
     assert look(out).problems == look(whole).problems == ()
 
 
+def test_what_one_ledger_remembers_no_other_run_reads_again(tiny_bundle, source, out, score, monkeypatch):
+    score(tiny_bundle, source, out, only=EU)
+    hashed, sha256 = [], Dataset.sha256
+    monkeypatch.setattr(Dataset, "sha256", lambda self, path, stop: hashed.append(path) or sha256(self, path, stop))
+    score(tiny_bundle, source, out)
+    assert hashed == [name for name in sorted(ROWS) if not name.startswith("/".join(EU))]
+    score(tiny_bundle, source, out, only=NIGHT)
+    assert len(hashed) == 4
+    score(tiny_bundle, source, out, only=NIGHT, recheck=True)
+    assert len(hashed) == 7
+
+
 def test_a_partition_that_changes_takes_back_the_word_of_what_holds_it(tiny, tiny_bundle, source, whole, score):
     score(tiny_bundle, source, whole, only=NIGHT)
     change(tiny, source, "date=2026-11-23/region=eu/a.parquet", 50)
@@ -234,28 +247,20 @@ def test_runs_go_together_unless_one_holds_the_other(tmp_path, mine, others, tog
         one, two = (OutputFolder(tmp_path, within=PurePosixPath(*only)) for only in (first, second))
         with locked(one):
             if together:
-                with locked(two), locked_out(one), locked_out(two), locked_out(OutputFolder(tmp_path)):
-                    pass
+                with locked(two):
+                    refuse(one, two, OutputFolder(tmp_path))
             else:
-                with locked_out(two):
-                    pass
-        with locked(two), locked_out(two):
-            pass
+                refuse(two)
+        with locked(two):
+            refuse(two)
 
 
-class locked_out:  # noqa: N801  (reads as `locked`)
+def refuse(*outs):
     """Hold that neither a run nor a look at the output can begin."""
-
-    def __init__(self, out):
-        self.out = out
-
-    def __enter__(self):
+    for out in outs:
         for taken in (locked, undisturbed):
-            with pytest.raises(BusyError, match="another run"), taken(self.out):
+            with pytest.raises(BusyError, match="another run"), taken(out):
                 pass
-
-    def __exit__(self, *_):
-        pass
 
 
 def test_a_look_at_the_whole_keeps_runs_of_partitions_away(tmp_path):
@@ -293,8 +298,8 @@ def test_a_lock_that_is_taken_away_meanwhile_is_taken_anew(tmp_path, monkeypatch
 
     monkeypatch.setattr(lock, "_take", racing)
     night = OutputFolder(tmp_path, within=PurePosixPath(*NIGHT))
-    with locked(night), locked_out(OutputFolder(tmp_path)):
-        pass
+    with locked(night):
+        refuse(OutputFolder(tmp_path))
     assert len(calls) >= 2
 
 
