@@ -11,6 +11,7 @@ import click
 from runner import __version__
 from runner.config import Job
 from runner.errors import InputError, UsageError, explain, listing, told
+from runner.gates import evaluate
 from runner.options import PLACE, columns, explaining, finite, job_file, only, option
 from runner.partition import partition_of
 from runner.stop import Limits, Stop
@@ -199,6 +200,9 @@ def inspect(bundle: Path, *, as_json: bool) -> None:
         click.echo(display.as_json(opened.manifest), nl=False)
     else:
         display.print_inspection(opened.bundle, opened.facts, cast("Any", sys.stdout))
+
+
+cli.add_command(evaluate)
 
 
 def _job(settings: dict[str, Any]) -> Job:

@@ -87,6 +87,14 @@ def only(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+def pairs(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """Read the values of a repeatable ROLE=NAME option whose roles another flag decides."""
+    bad = [pair for pair in given if not all(pair.partition("="))]
+    if bad:
+        raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME")
+    return dict(pair.split("=", 1) for pair in given)
+
+
 def explaining(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the arguments and flags of `explain-gap`, which both programs have."""
     parameters = (

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runner.batch import Bool, Index
-from runner.gap.intervals import FEWEST_BLOCKS, block_at, block_length
+from runner.intervals import FEWEST_BLOCKS, block_at, block_length
 from runner.schema import Sizes
 
 MOST_BYTES = 1 << 29

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from runner.errors import InputError, InterruptedRunError
-from runner.gap.intervals import FEWEST_BLOCKS, block_length, block_of
+from runner.intervals import FEWEST_BLOCKS, block_length, block_of
 from runner.gap.sample import BLOCKS_KEPT, row_bytes
 from runner.gap.windows import read_windows
 from runner.schema import Sizes
