@@ -11,7 +11,7 @@ import click
 from runner import __version__
 from runner.config import Job
 from runner.errors import InputError, UsageError, explain, listing, told
-from runner.gates import evaluate
+from runner.gates import compare, evaluate
 from runner.options import PLACE, columns, explaining, finite, job_file, only, option
 from runner.partition import partition_of
 from runner.stop import Limits, Stop
@@ -203,6 +203,7 @@ def inspect(bundle: Path, *, as_json: bool) -> None:
 
 
 cli.add_command(evaluate)
+cli.add_command(compare)
 
 
 def _job(settings: dict[str, Any]) -> Job:

@@ -1,11 +1,12 @@
 """The commands that hold forecasts against what came true, and one bundle against another."""
 
 import sys
+from contextlib import redirect_stdout
 from typing import Any, cast
 
 import click
 
-from runner.options import PLACE, finite, option, pairs
+from runner.options import PLACE, columns, finite, option, pairs
 from runner.stop import Stop
 
 
@@ -38,6 +39,35 @@ def evaluate(ctx: click.Context, /, *, as_json: bool, column: dict[str, str], **
     report = answer(Question(columns=column, **asked), ctx.ensure_object(Stop))
     show(report, cast("Any", sys.stdout), as_json=as_json)
     _end(ctx, report.warnings, report.error, report.exit_code)
+
+
+@click.command()
+@click.argument("old", type=PLACE)
+@click.argument("new", type=PLACE)
+@click.argument("data", metavar="DATASET")
+@option("--margin", type=click.FloatRange(0, 1), default=0.0, help="Share of the old loss that must be won, for sure.")
+@option("--device", default="cpu", help="cpu or cuda[:n]; there is no falling back.")
+@option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", help="Which of the bundles' graphs to run.")
+@option(
+    "--column",
+    "columns",
+    multiple=True,
+    callback=columns(("series",)),
+    metavar="ROLE=NAME",
+    help="Name a role's column; repeatable. Here series is a role too.",
+)
+@option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
+@click.pass_context
+def compare(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
+    """Say whether NEW forecasts the windows of DATASET better than OLD, free-running; exit 15 where it does not."""
+    from runner.comparison.compare import Comparison
+    from runner.comparison.compare import compare as answer
+    from runner.comparison.show import show
+
+    with redirect_stdout(sys.stderr):
+        report = answer(Comparison(**asked), ctx.ensure_object(Stop))
+    show(report, cast("Any", sys.stdout), as_json=as_json)
+    _end(ctx, (), report.error, report.exit_code)
 
 
 def _end(ctx: click.Context, warnings: tuple[str, ...], error: str | None, code: int) -> None:

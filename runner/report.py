@@ -144,7 +144,7 @@ def summarize(parts: Iterable[Part], targets: Sequence[str] = ("",)) -> Summary:
         parts=len(parts),
         rows=Rows(read=scored + rejected, scored=scored, rejected=rejected),
         rejects=dict(sorted(rejects.items())),
-        **_scores(total, len(targets)),
+        **scores_of(total, len(targets)),
         per_target=_per_target(total, targets) if total and len(targets) > 1 else {},
     )
 
@@ -195,8 +195,8 @@ def write_report(out: OutputFolder, report: Report) -> None:
     out.write(out.own(REPORT_FILE), report.model_dump_json(indent=2).encode() + b"\n")
 
 
-def _scores(score: Score | None, targets: int = 1) -> dict[str, Any]:
-    """Return what a summary says of the errors; `targets` is how many the score is of."""
+def scores_of(score: Score | None, targets: int = 1) -> dict[str, Any]:
+    """Return what a summary says of the errors, by its keys; `targets` is how many the score is of."""
     if score is None:
         return {"masked_mse": None, "observed_mse": None, "per_step": (), "naive": {}}
     naive = {"last": score.last, "seasonal": score.seasonal}
@@ -214,4 +214,4 @@ def _means(score: Score, sums: ErrorSums, targets: int) -> dict[str, Any]:
 
 def _per_target(score: Score, targets: Sequence[str]) -> dict[str, Scores]:
     count = len(targets)
-    return {name: Scores(**_scores(score.of_target(index, count))) for index, name in enumerate(targets)}
+    return {name: Scores(**scores_of(score.of_target(index, count))) for index, name in enumerate(targets)}

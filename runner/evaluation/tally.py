@@ -11,6 +11,7 @@ import numpy as np
 from runner.batch import F64, Index
 from runner.evaluation.cells import Cells
 from runner.evaluation.join import Issue
+from runner.intervals import added
 from runner.parts import Part
 
 KINDS = ("model", "last", "seasonal")
@@ -33,12 +34,8 @@ class Sums:
 
     def add(self, group: Index, values: Column) -> None:
         """Add cells up, each to its group [N]."""
-        size = max(int(group.max(initial=-1)) + 1, len(self))
         for name, value in values.items():
-            before = self.columns.get(name, np.zeros(0))
-            found: F64 = np.bincount(group, value, size).astype(np.float64)
-            found[: len(before)] += before
-            self.columns[name] = found
+            self.columns[name] = added(self.columns.get(name, np.zeros(0)), group, value)
 
     def of(self, name: str) -> F64:
         """Return one column; zeros where nothing was ever added to it [G]."""
