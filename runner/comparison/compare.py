@@ -57,20 +57,21 @@ def compare(asked: Comparison, stop: Stop) -> ComparisonReport:
         InputError: the data does not fit both, or no target counts.
     """
     device = parse_device(asked.device)
-    old, new = (audit_bundle(open_bundle(path), asked.precision) for path in (asked.old, asked.new))
-    manifests = old.manifest, new.manifest
+    opened = open_bundle(asked.old), open_bundle(asked.new)
+    manifests = opened[0].manifest, opened[1].manifest
     differs = differences(*manifests)
-    if old.manifest.horizon != new.manifest.horizon:
+    if manifests[0].horizon != manifests[1].horizon:
         remedy = "compare bundles of one horizon: a window has one target"
         raise UsageError(explain("these bundles cannot be compared:" + listing(differs), remedy=remedy))
     source = windows_layout(asked.data, manifests, asked.columns)
-    length = block_length(max(manifest.context_length for manifest in manifests), old.manifest.horizon)
+    length = block_length(max(manifest.context_length for manifest in manifests), manifests[0].horizon)
+    bundles = [audit_bundle(bundle, asked.precision) for bundle in opened]
     with ExitStack() as stack:
         forecasters = [
             stack.enter_context(
                 open_forecaster(bundle, settle(_job(asked, bundle), bundle, device, source.total, stop), stop)
             )
-            for bundle in (old, new)
+            for bundle in bundles
         ]
         duel = fight(source, (forecasters[0], forecasters[1]), length, stop)
     if duel.scores is None or not sum(duel.scores[0].observed):
