@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.batch import Bool
+from runner.batch import F64, Bool
 from runner.errors import InputError, UsageError, explain
 
 ROLES = ("target", "mask", "observed")
@@ -102,7 +102,7 @@ def excluded_by(flag: pa.Array, path: str, *, excludes: bool) -> Bool:
     return np.asarray(numbers == (1.0 if excludes else 0.0))
 
 
-def measured(column: pa.Array, path: str, name: str) -> np.ndarray:
+def measured(column: pa.Array, path: str, name: str) -> F64:
     """Return a target column in float64, NaN where it is null [N].
 
     Raises:

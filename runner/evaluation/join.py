@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from runner.batch import Bool, Index
+from runner.batch import F64, Bool, Index
 from runner.evaluation.cells import Cells
 from runner.evaluation.issued import IssuedPart
 from runner.evaluation.keys import Int64, Numbers
@@ -61,7 +61,7 @@ class Join(Protocol):
 
 
 def split(
-    prediction: np.ndarray, model: Bool, window: Int64, step: Index, counted: "Counted"
+    prediction: F64, model: Bool, window: Int64, step: Index, counted: "Counted"
 ) -> tuple[Bool, tuple[int, int, int]]:
     """Tell which forecasts are the model's, finite, and not counted yet [N]; and count the others by kind."""
     finite = np.isfinite(prediction)

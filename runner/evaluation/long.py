@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from runner.batch import Bool, Index
+from runner.batch import F64, Bool, Index
 from runner.errors import InputError, UsageError, explain
 from runner.evaluation.actuals import Actuals, read_actuals, truth_of
 from runner.evaluation.cells import Cells
@@ -86,7 +86,7 @@ class LongJoin:
         origin: Index,
         times: tuple[Int64, Int64],
         step: Index,
-        values: np.ndarray,
+        values: F64,
     ) -> Cells:
         season, length = issued.part.maker.season_length, _step_length(*times, step)
         if season is not None and length is None and len(step):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from runner.batch import Index
+from runner.batch import F64, Index
 from runner.columns import read_cells, type_problem
 from runner.errors import InputError, UsageError, explain
 from runner.evaluation.actuals import Actuals, Told, batches_of, sort_out
@@ -96,7 +96,7 @@ class WindowsJoin:
             arrays = [batch.column(name) for name in names]
             window = np.repeat(self.keys.of(arrays, new=False), horizon)
             step = np.tile(np.arange(horizon, dtype=np.intp), batch.num_rows)
-            values = _numbers(batch.column("prediction"), horizon)
+            values = _predictions(batch.column("prediction"), issued)
             model = np.ones(len(values), bool)
             fresh, counts = split(np.where(window == ABSENT, np.nan, values), model, window, step, seen)
             truth = Truth(*self.actuals.at(window[fresh], step[fresh].astype(np.int64)), None, None)
@@ -179,7 +179,15 @@ def _told(batch: pa.RecordBatch, columns: ActualColumns, path: str, keys: Keys, 
     return Told(np.repeat(window, horizon)[kept], steps[kept], values[kept], firm[kept])
 
 
-def _numbers(column: pa.Array, horizon: int) -> np.ndarray:
+def _predictions(column: pa.Array, issued: IssuedPart) -> F64:
+    """Return the forecasts, NaN where there is none [rows * H]."""
+    horizon = issued.part.maker.horizon
+    if read_cells(column, (horizon,)).misfit.any():
+        raise InputError(explain(f"{issued.name} holds forecasts of other lengths than its horizon", expected=horizon))
+    return _numbers(column, horizon)
+
+
+def _numbers(column: pa.Array, horizon: int) -> F64:
     """Return a list column's items in float64, NaN where the row is null or too short [rows * H]."""
     cells = read_cells(column, (horizon,))
     return np.where((cells.absent | cells.misfit)[:, None], np.nan, cells.values.astype(np.float64)).ravel()

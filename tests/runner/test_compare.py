@@ -132,7 +132,7 @@ def test_bundles_of_two_horizons_are_not_compared(bundles, tiny, data, tmp_path)
 
 def test_a_bundle_of_another_context_is_refused_where_the_data_does_not_fit_it(bundles, tiny, data, tmp_path):
     other = tiny.make_bundle(tmp_path / "other", seed=1, context_length=5)
-    with pytest.raises(InputError, match="NEW: column 'past'.* expected 5"):
+    with pytest.raises(InputError, match=r"NEW: column 'past'.* expected 5"):
         ask(bundles[0], other, data)
 
 

@@ -1,4 +1,4 @@
-"""Forecasts as issued against what came true: each number is a line of numpy away, and nothing leaks or counts twice."""
+"""Forecasts as issued against what came true: a line of numpy gives each number, and nothing leaks or counts twice."""
 
 import fcntl
 from dataclasses import dataclass, replace
@@ -491,6 +491,17 @@ def test_targets_of_another_length_are_refused(scored, tiny, tmp_path):
     pq.write_table(table, tmp_path / "short.parquet")
     with pytest.raises(InputError, match="fixed length 3, expected 4"):
         windows(out, tmp_path / "short.parquet")
+
+
+def test_forecasts_of_another_length_than_the_footer_tells_are_refused(scored, dataset):
+    out, _ = scored
+    table, footer = pq.read_table(out / "a.parquet"), pq.read_metadata(out / "a.parquet").metadata
+    longer = pa.array([[0.0] * 5] * len(table), pa.list_(pa.float32()))
+    with pq.ParquetWriter(out / "a.parquet", table.schema) as writer:
+        writer.write_table(table.set_column(table.column_names.index("prediction"), "prediction", longer))
+        writer.add_key_value_metadata({key: footer[key] for key in footer if key.startswith(b"freerun")})
+    with pytest.raises(InputError, match="other lengths than its horizon"):
+        windows(out, dataset)
 
 
 def test_a_part_tells_what_its_bundle_was_certified_at(scored):
