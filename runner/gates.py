@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import click
 
+from runner.config import EXPLAINING_ROLES
 from runner.options import PLACE, columns, finite, option, pairs
 from runner.stop import Stop
 
@@ -52,7 +53,7 @@ def evaluate(ctx: click.Context, /, *, as_json: bool, column: dict[str, str], **
     "--column",
     "columns",
     multiple=True,
-    callback=columns(("series",)),
+    callback=columns(EXPLAINING_ROLES),
     metavar="ROLE=NAME",
     help="Name a role's column; repeatable. Here series is a role too.",
 )

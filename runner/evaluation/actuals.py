@@ -1,21 +1,15 @@
-"""What came true, a row a time step: sorted arrays of those series that were forecast, up to the last step forecast."""
+"""What came true: sorted arrays of series and times, and what was known of them at an origin."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from runner.batch import F64, Bool, Index
-from runner.dataset import READ_ERRORS, Dataset, first_line
 from runner.errors import InputError, explain, listing
 from runner.evaluation.cells import Truth
-from runner.evaluation.columns import ActualColumns, excluded_by, match_actuals, measured
-from runner.evaluation.keys import ABSENT, Int64, Numbers, as_int64, plain
-from runner.stop import Stop
+from runner.evaluation.keys import ABSENT, Int64
 
-ROWS_AT_ONCE = 1 << 17
 SEASONS = 8
 """Earlier seasons that are looked through for a value; where none has it, the last known value stands in."""
 TOLD = 5
@@ -100,108 +94,49 @@ class Told:
     firm: Bool
 
 
-def read_actuals(
-    dataset: Dataset,
-    on: tuple[str, ...],
-    columns: Mapping[str, str],
-    made_with: Mapping[str, str],
-    series: Numbers,
-    times: Numbers,
-    latest: int,
-    stop: Stop,
-) -> Actuals:
-    """Read what came true of the series that were forecast.
-
-    Args:
-        dataset: the actuals.
-        on: key columns of the forecasts: the series, and the time.
-        columns: role -> column name, as the command line has it.
-        made_with: the same, as the forecasts were made.
-        series: those that were forecast.
-        times: knows the type of the forecasts' times.
-        latest: the last step that was forecast; later rows are left out.
-        stop: ends the reading.
-
-    Raises:
-        InputError: no files, columns that do not fit, damaged files, or two values for one step.
-    """
-    pieces = []
-    for path in dataset.paths():
-        with dataset.open(path) as file:
-            found = match_actuals(file.schema_arrow, path, on, columns, made_with)
-            for batch in batches_of(file, found, path, stop):
-                rows = _rows(batch, found, path, series, times)
-                kept = (rows.series != ABSENT) & (rows.time <= latest) & (rows.time != np.iinfo(np.int64).min)
-                pieces.append(Told(rows.series[kept], rows.time[kept], rows.target[kept], rows.firm[kept]))
-    if not pieces and not dataset.paths():
-        raise InputError(explain("the actuals have no Parquet files", got=dataset.root, expected="*.parquet"))
-    return sort_out(pieces, lambda who, when: _named(series, times, who, when))
-
-
-def batches_of(
-    file: pq.ParquetFile, columns: ActualColumns, path: str, stop: Stop, rows: int = ROWS_AT_ONCE
-) -> Iterator[pa.RecordBatch]:
-    """Yield the columns that are needed, a bounded number of rows at a time.
-
-    Raises:
-        InputError: the file is damaged.
-    """
-    try:
-        for batch in file.iter_batches(rows, columns=columns.names, use_threads=False):
-            stop.check()
-            yield batch
-    except READ_ERRORS as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(explain(f"{path} is damaged", got=first_line(error), remedy="restore the file")) from error
-
-
-def _rows(batch: pa.RecordBatch, columns: ActualColumns, path: str, series: Numbers, times: Numbers) -> Told:
-    number = series.of(batch.column(columns.keys[0]), new=False)
-    moments = plain(batch.column(columns.keys[1]), times.what)
-    if times.known is not None and moments.type != times.known.type:
-        got, remedy = moments.type, "both need a time zone, or neither; cast one of them"
-        raise InputError(
-            explain(
-                f"{path}: the times are not those of the forecasts", got=got, expected=times.known.type, remedy=remedy
-            )
-        )
-    target = measured(batch.column(columns.target), path, columns.target)
-    firm = np.zeros(len(target), bool)
-    if columns.flag is not None:
-        firm = excluded_by(batch.column(columns.flag), path, excludes=columns.excludes)
-    return Told(number, as_int64(moments), np.where(firm, np.nan, target), firm)
-
-
 def sort_out(pieces: list[Told], naming: Naming) -> Actuals:
-    """Sort what is told, each step once.
+    """Sort what is told, each step once; `pieces` is empty afterwards, for it may be most of the memory.
 
     Raises:
         InputError: two rows tell different things of one step.
     """
-    rows = Told(
-        np.concatenate([piece.series for piece in pieces] or [np.zeros(0, np.intp)]),
-        np.concatenate([piece.time for piece in pieces] or [np.zeros(0, np.int64)]),
-        np.concatenate([piece.target for piece in pieces] or [np.zeros(0)]),
-        np.concatenate([piece.firm for piece in pieces] or [np.zeros(0, bool)]),
+    rows = _joined(pieces)
+    moments = np.unique(rows.time)
+    keys = rows.series * np.int64(len(moments) + 1) + np.searchsorted(moments, rows.time)
+    target, firm = rows.target, rows.firm
+    del rows
+    if not (keys[1:] > keys[:-1]).all():
+        keys, target, firm = _each_once(keys, target, firm, moments, naming)
+    kept = _settled(keys // (len(moments) + 1), target, firm)
+    keys, target = keys[kept], target[kept]
+    known = np.maximum.accumulate(np.where(np.isnan(target), ABSENT, np.arange(len(keys))))
+    return Actuals(moments, keys, target, known.astype(np.intp, copy=False))
+
+
+def _joined(pieces: list[Told]) -> Told:
+    nothing = Told(np.zeros(0, np.intp), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, bool))
+    every = [nothing, *pieces]
+    pieces.clear()
+    return Told(
+        np.concatenate([piece.series for piece in every]),
+        np.concatenate([piece.time for piece in every]),
+        np.concatenate([piece.target for piece in every]),
+        np.concatenate([piece.firm for piece in every]),
     )
-    moments, number = np.unique(rows.time, return_inverse=True)
-    keys = rows.series * np.int64(len(moments) + 1) + number
-    order = np.lexsort((rows.target, ~rows.firm, keys))  # of one step: what is excluded, then values, then nulls
-    keys, target, firm = keys[order], rows.target[order], rows.firm[order]
-    first = np.append(True, keys[1:] != keys[:-1])[: len(keys)]
+
+
+def _each_once(keys: Int64, target: F64, firm: Bool, moments: Int64, naming: Naming) -> tuple[Int64, F64, Bool]:
+    """Sort by key, and of each key keep what says most: that it is excluded, else a value, else nothing."""
+    order = np.lexsort((target, ~firm, keys))  # NaN comes last
+    keys, target, firm = keys[order], target[order], firm[order]
+    first = np.append(True, keys[1:] != keys[:-1])
     again = ~first[1:] & ~np.isnan(target[1:]) & ((target[1:] != target[:-1]) | firm[:-1])
     if again.any():
         places, width = np.flatnonzero(again)[:TOLD], len(moments) + 1
-        told = [naming(int(keys[at] // width), int(moments[keys[at] % width])) for at in places]
-        raise _contradiction(
-            int(again.sum()), [f"{name}: {_said(target, at)}" for name, at in zip(told, places, strict=True)]
-        )
-    keys, target, firm = keys[first], target[first], firm[first]
-    known = np.maximum.accumulate(np.where(np.isnan(target), ABSENT, np.arange(len(keys)))).astype(np.intp)
-    kept = _settled(keys // (len(moments) + 1), target, firm)
-    known_after = np.cumsum(kept) - 1
-    return Actuals(moments, keys[kept], target[kept], np.where(known == ABSENT, ABSENT, known_after[known])[kept])
+        named = [naming(int(keys[at] // width), int(moments[keys[at] % width])) for at in places]
+        told = [f"{name}: {_said(target, at)}" for name, at in zip(named, places, strict=True)]
+        raise _contradiction(int(again.sum()), told)
+    return keys[first], target[first], firm[first]
 
 
 def _settled(series: Int64, target: F64, firm: Bool) -> Bool:
@@ -216,11 +151,6 @@ def _settled(series: Int64, target: F64, firm: Bool) -> Bool:
 def _contradiction(count: int, told: list[str]) -> InputError:
     what = f"the actuals say different things of {count} steps:" + listing(told)
     return InputError(explain(what, remedy="keep one row for each series and time"))
-
-
-def _named(series: Numbers, times: Numbers, who: int, when: int) -> str:
-    moment = pa.array([when]) if times.known is None else pa.array([when]).cast(times.known.type)
-    return f"{series.value(who)} at {moment[0]}"
 
 
 def _said(target: F64, place: np.intp) -> str:

@@ -1,17 +1,22 @@
-"""Which columns of the actuals are the keys, the target and the flags."""
+"""Which columns of the actuals are the keys, the target and the flags, and what stands in them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from runner.batch import F64, Bool
+from runner.config import ROLES as SCORING_ROLES
+from runner.dataset import READ_ERRORS, first_line
 from runner.errors import InputError, UsageError, explain
+from runner.stop import Stop
 
 ROLES = ("target", "mask", "observed")
 TARGETS = ("target", "y")
+ROWS_AT_ONCE = 1 << 17
 FLAGS = {"mask": ("mask",), "observed": ("observed", "available_mask")}
 """Names that a role's column has where nobody says otherwise; the first that is there is taken."""
 
@@ -38,13 +43,13 @@ class ActualColumns:
 
 
 def check_mapping(columns: Mapping[str, str], on: tuple[str, ...]) -> None:
-    """Refuse roles that nobody knows.
+    """Refuse roles that nobody knows; those that only scoring looks at may come from a shared environment.
 
     Raises:
-        UsageError: some of them are neither in `--on` nor target, mask or observed.
+        UsageError: some of them are neither in `--on`, nor target, mask or observed, nor roles of scoring.
     """
     roles = (*ROLES, *on)
-    if unknown := [role for role in columns if role not in roles]:
+    if unknown := [role for role in columns if role not in {*roles, *SCORING_ROLES}]:
         raise UsageError(explain("--column names what is no role", got=", ".join(unknown), expected=", ".join(roles)))
 
 
@@ -115,3 +120,21 @@ def measured(column: pa.Array, path: str, name: str) -> F64:
         what = f"{path}: {int(np.isinf(values).sum())} values of '{name}' are infinite"
         raise InputError(explain(what, remedy="write null where nothing was measured"))
     return values
+
+
+def batches_of(
+    file: pq.ParquetFile, columns: ActualColumns, path: str, stop: Stop, rows: int = ROWS_AT_ONCE
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns that are needed, a bounded number of rows at a time.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        for batch in file.iter_batches(rows, columns=columns.names, use_threads=False):
+            stop.check()
+            yield batch
+    except READ_ERRORS as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(explain(f"{path} is damaged", got=first_line(error), remedy="restore the file")) from error

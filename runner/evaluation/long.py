@@ -10,11 +10,12 @@ import pyarrow.types as pt
 
 from runner.batch import F64, Bool, Index
 from runner.errors import InputError, UsageError, explain
-from runner.evaluation.actuals import Actuals, read_actuals, truth_of
+from runner.evaluation.actuals import Actuals, truth_of
 from runner.evaluation.cells import Cells
 from runner.evaluation.issued import IssuedPart, check_columns, read_rows
 from runner.evaluation.join import MODEL, Issue, Picture, split
 from runner.evaluation.keys import ABSENT, Int64, Numbers, as_int64, day_of, plain
+from runner.evaluation.long_actuals import read_actuals
 from runner.evaluation.question import Question
 from runner.evaluation.seen import Seen
 from runner.stop import Stop

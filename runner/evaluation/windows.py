@@ -12,9 +12,9 @@ import pyarrow as pa
 from runner.batch import F64, Index
 from runner.columns import read_cells, type_problem
 from runner.errors import InputError, UsageError, explain
-from runner.evaluation.actuals import Actuals, Told, batches_of, sort_out
+from runner.evaluation.actuals import Actuals, Told, sort_out
 from runner.evaluation.cells import Cells, Truth
-from runner.evaluation.columns import ActualColumns, excluded_by, match_actuals, measured
+from runner.evaluation.columns import ActualColumns, batches_of, excluded_by, match_actuals, measured
 from runner.evaluation.issued import CELLS_AT_ONCE, IssuedPart, check_columns, read_rows
 from runner.evaluation.join import Issue, Picture, split
 from runner.evaluation.keys import ABSENT, Int64, Numbers, day_of, plain
