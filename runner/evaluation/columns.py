@@ -14,11 +14,9 @@ from runner.dataset import READ_ERRORS, first_line
 from runner.errors import InputError, UsageError, explain
 from runner.stop import Stop
 
-ROLES = ("target", "mask", "observed")
-TARGETS = ("target", "y")
+ROLES = {"target": ("target", "y"), "mask": ("mask",), "observed": ("observed", "available_mask")}
+"""What each role may be called, by `--column` and in the data; the first name that is there is taken."""
 ROWS_AT_ONCE = 1 << 17
-FLAGS = {"mask": ("mask",), "observed": ("observed", "available_mask")}
-"""Names that a role's column has where nobody says otherwise; the first that is there is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +46,7 @@ def check_mapping(columns: Mapping[str, str], on: tuple[str, ...]) -> None:
     Raises:
         UsageError: some of them are neither in `--on`, nor target, mask or observed, nor roles of scoring.
     """
-    roles = (*ROLES, *on)
+    roles = [*(name for names in ROLES.values() for name in names), *on]
     if unknown := [role for role in columns if role not in {*roles, *SCORING_ROLES}]:
         raise UsageError(explain("--column names what is no role", got=", ".join(unknown), expected=", ".join(roles)))
 
@@ -70,15 +68,15 @@ def match_actuals(
         InputError: a column is missing, stands there twice, or both mask and observed are there.
     """
 
-    def find(role: str, usual: tuple[str, ...]) -> str | None:
-        if role in columns:
-            return columns[role]
-        names = (*([made_with[role]] if role in made_with else []), *usual)
-        return next((name for name in names if name in schema.names), None)
+    def find(role: str) -> str | None:
+        names = ROLES.get(role, (role,))
+        told = [columns[name] for name in names if name in columns]
+        usual = [*(made_with[name] for name in names if name in made_with), *names]
+        return next((name for name in (*told, *usual) if name in told or name in schema.names), None)
 
-    keys = tuple(find(key, (key,)) or key for key in on)
-    target = find("target", TARGETS) or " or ".join(TARGETS)
-    flags = {role: name for role, usual in FLAGS.items() if (name := find(role, usual)) is not None}
+    keys = tuple(find(key) or key for key in on)
+    target = find("target") or " or ".join(ROLES["target"])
+    flags = {role: name for role in ("mask", "observed") if (name := find(role)) is not None}
     wanted = [*keys, target, *flags.values()]
     problems = [f"column '{name}' is missing" for name in wanted if name not in schema.names]
     problems += [
@@ -98,6 +96,9 @@ def excluded_by(flag: pa.Array, path: str, *, excludes: bool) -> Bool:
     Raises:
         InputError: a flag is neither 0 nor 1.
     """
+    kind = flag.type
+    if not (pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise InputError(explain(f"{path}: the flags are no flags", got=kind, expected="0 and 1"))
     values = flag.cast(pa.float64()) if not pa.types.is_boolean(flag.type) else flag.cast(pa.int8()).cast(pa.float64())
     numbers = np.asarray(pc.fill_null(values, 1.0 if excludes else 0.0).to_numpy(zero_copy_only=False))
     wrong = ~np.isin(numbers, (0.0, 1.0))
@@ -135,6 +136,4 @@ def batches_of(
             stop.check()
             yield batch
     except READ_ERRORS as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(explain(f"{path} is damaged", got=first_line(error), remedy="restore the file")) from error

@@ -10,6 +10,7 @@ from runner.batch import F64, Bool, Index
 from runner.evaluation.cells import Cells
 from runner.evaluation.issued import IssuedPart
 from runner.evaluation.keys import Int64, Numbers
+from runner.evaluation.seen import Seen
 
 MODEL = "model"
 """The `source` of a forecast that the bundle made; any other is a naive one that stands in."""
@@ -60,21 +61,12 @@ class Join(Protocol):
         """Yield a part's forecasts, cell by cell."""
 
 
-def split(
-    prediction: F64, model: Bool, window: Int64, step: Index, counted: "Counted"
-) -> tuple[Bool, tuple[int, int, int]]:
+def split(prediction: F64, model: Bool, window: Int64, step: Index, seen: Seen) -> tuple[Bool, tuple[int, int, int]]:
     """Tell which forecasts are the model's, finite, and not counted yet [N]; and count the others by kind."""
     finite = np.isfinite(prediction)
     rejected, fallback = ~finite & model, finite & ~model
     kept = finite & model
-    again = counted.add(window[kept], step[kept])
+    again = seen.add(window[kept], step[kept])
     fresh = kept.copy()
     fresh[kept] = ~again
     return fresh, (int(rejected.sum()), int(fallback.sum()), int(again.sum()))
-
-
-class Counted(Protocol):
-    """Remembers cells."""
-
-    def add(self, window: Int64, step: Index) -> Bool:
-        """Count some cells; tell which were there before [N]."""

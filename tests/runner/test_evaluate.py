@@ -12,9 +12,11 @@ import pytest
 
 from runner.errors import InputError, OutputError, UsageError
 from runner.evaluation.evaluate import evaluate
+from runner.evaluation.issued import find_parts, read_rows
 from runner.evaluation.question import Question
 from runner.parts import Maker, Part, Unit, decode_footer, footer_of
 from runner.stop import Stop
+from runner.storage import OutputFolder
 
 H, SEASON = 4, 3
 START = datetime(2016, 6, 30, 23, tzinfo=UTC)
@@ -317,8 +319,9 @@ def test_columns_of_the_actuals_may_have_other_names(world):
     before = world.evaluate()
     path = world.root / "actuals" / "a.parquet"
     pq.write_table(pq.read_table(path).rename_columns(["meter", "at", "load"]), path)
-    found = world.evaluate(columns={"unique_id": "meter", "ds": "at", "target": "load"})
-    assert found.observed_mse == before.observed_mse
+    for target in ("target", "y"):
+        found = world.evaluate(columns={"unique_id": "meter", "ds": "at", target: "load"})
+        assert found.observed_mse == before.observed_mse
     with pytest.raises(InputError, match="'unique_id' is missing"):
         world.evaluate()
     with pytest.raises(UsageError, match="no role"):
@@ -341,6 +344,17 @@ def test_a_flag_that_is_neither_0_nor_1_is_refused(world):
         world.evaluate()
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "named"),
+    [("mask", ["no"] * 600, "no flags"), ("y", ["1"] * 600, "no target"), ("y", [np.inf] * 600, "infinite")],
+)
+def test_columns_of_the_wrong_type_are_refused(world, column, values, named):
+    world.part(50)
+    world.actuals(199, **{column: values})
+    with pytest.raises(InputError, match=named):
+        world.evaluate()
+
+
 def test_files_that_are_no_parts_are_left_out_and_named(world):
     world.part(50)
     world.actuals(199)
@@ -357,6 +371,23 @@ def test_damaged_parts_are_refused_by_name(world):
     (world.root / "out" / "x.parquet").write_bytes(b"PAR1 is not enough")
     with pytest.raises(InputError, match=r"x\.parquet is damaged"):
         world.evaluate()
+
+
+def test_a_part_that_is_replaced_between_footer_and_rows_is_refused(world):
+    world.part(50)
+    out = OutputFolder(world.root / "out")
+    (issued,), _ = find_parts(out, Stop())
+    assert sum(batch.num_rows for batch in read_rows(out, issued, ["step"], Stop())) == 12
+    with pytest.raises(InputError, match="was replaced"):
+        next(read_rows(out, replace(issued, digest=b"another"), ["step"], Stop()))
+
+
+def test_a_folder_of_rejects_alone_has_counts_and_no_score(world):
+    world.part(50, nulls=[(slice(None), slice(None))])
+    world.actuals(199)
+    found = world.evaluate()
+    assert (found.cells.rejected, found.cells.forecast, found.windows) == (12, 0, 0)
+    assert (found.masked_mse, found.per_step, found.by_origin, found.by_bundle[:1]) == (None, (), (), ())
 
 
 def test_out_is_only_read_also_while_a_run_holds_its_lock(world):
