@@ -52,7 +52,8 @@ class Duel:
         scores: of the old bundle and the new one, over the same windows; None before the first.
         neighbours, series: sums by runs of neighbouring rows, and by series.
         names: number of each series.
-        rejected: rows with a target that each could not forecast.
+        nameless: some rows tell of no series, so that neighbours are drawn.
+        rejected: rows with a target that are rejects for each of them.
     """
 
     total: int
@@ -61,12 +62,13 @@ class Duel:
     neighbours: BlockSums = field(default_factory=BlockSums)
     series: BlockSums = field(default_factory=BlockSums)
     names: dict[str, int] = field(default_factory=dict)
+    nameless: bool = False
     rejected: list[int] = field(default_factory=lambda: [0, 0])
 
     @property
     def by_series(self) -> bool:
         """Tell whether there are enough series to resample whole ones."""
-        return len(self.names) >= FEWEST_BLOCKS
+        return not self.nameless and len(self.names) >= FEWEST_BLOCKS
 
     def add(self, block: PairedBlock, rows: Index, scores: tuple[Score, Score], errors: tuple[F64, F64]) -> None:
         """Add some rows of a block, by what they add up to and each one's sum of squared errors [N]."""
@@ -74,7 +76,9 @@ class Duel:
         self.scores = scores if before is None else (before[0] + scores[0], before[1] + scores[1])
         cells = np.full(len(rows), float(scores[0].cells))
         self.neighbours.add(block_at(block.first + rows, self.total, self.length), *errors, cells)
-        if block.series is not None:
+        if block.series is None:
+            self.nameless = True
+        else:
             names = [block.series[row] for row in rows.tolist()]
             numbers = [self.names.setdefault(name, len(self.names)) for name in names]
             self.series.add(np.array(numbers, np.intp), *errors, cells)

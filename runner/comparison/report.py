@@ -13,7 +13,7 @@ class Contender(Strict):
     """One of the two bundles.
 
     Attributes:
-        rejected: rows with a target that it could not forecast; such rows are in neither score.
+        rejected: rows with a target that are rejects for it; they are in neither score.
     """
 
     bundle_id: str

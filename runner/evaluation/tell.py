@@ -71,7 +71,7 @@ def judge(ratio: float | None, most: float | None) -> tuple[ExitCode, str | None
     """Hold the live loss against the certified one."""
     if ratio is None or most is None or ratio <= most:
         return ExitCode.OK, None
-    what = "the live loss is further from the certified one than --max-ratio allows"
+    what = "beside the certified loss, the live one is higher than --max-ratio allows"
     remedy = "look at by_origin and by_series for when and where it began; train again on newer data"
     return ExitCode.SCORE, explain(what, got=f"{ratio:.4g} times it", expected=f"at most {most:g}", remedy=remedy)
 

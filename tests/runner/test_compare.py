@@ -106,6 +106,14 @@ def test_with_few_series_neighbours_are_drawn(bundles, tiny, tmp_path):
     assert ask(bundles[1], bundles[0], tmp_path / "series.parquet").windows.blocks_are == "neighbours"
 
 
+def test_where_some_files_name_no_series_neighbours_are_drawn(bundles, tiny, tmp_path):
+    series = [f"s{row % 25}" for row in range(ROWS)]
+    pq.write_table(table_of(tiny, series=series), tmp_path / "a.parquet")
+    pq.write_table(table_of(tiny, 50), tmp_path / "b.parquet")
+    found = ask(bundles[1], bundles[0], tmp_path)
+    assert (found.windows.blocks_are, found.windows.blocks) == ("neighbours", (ROWS + 50) // 20)
+
+
 def test_rows_that_one_of_them_cannot_forecast_are_in_neither_score(bundles, tiny, tmp_path):
     demanding = tiny.make_bundle(tmp_path / "demanding", seed=1)
     table = table_of(tiny)
