@@ -1,0 +1,212 @@
+"""Read an inference model: the loop over the horizon, unrolled, in which each prediction is the next step's input.
+
+What crosses from step to step is told by what it is, not by its name: the prediction before, a slice of the known
+covariates, what all steps share (the memory), and the rest (the states).
+"""
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from export.anatomy import Start
+from export.calls import record
+from export.dissected import STATE_NAMES
+from export.inference_inputs import ROLES, roles_of
+from export.repeats import Column, Makers, crossings, made_alike, makers_of, predictions_of
+from runner.batch import F32
+from runner.errors import CertificationError, explain
+from runner.schema import Sizes
+from runner.score import naive_last
+
+WINDOWS = 4
+SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class UnrolledLoop:
+    """The loop of an inference model. A column has one tensor for each step.
+
+    Attributes:
+        inputs: symbolic inputs by role.
+        output: what the model returns, [B, H] or [B, H, 1].
+        makers: of all tensors.
+        predictions: by step.
+        previous: where the prediction before is read.
+        known: where `future_known` of the step is read.
+        states: the recurrent tensors by name.
+        memory: what all steps read of the context, by name.
+        drawn: values of the inputs by role, that the model was run on.
+        first: what stood for the prediction before the first one, on these [WINDOWS, 1].
+    """
+
+    inputs: dict[str, Any]
+    output: Any
+    makers: Makers
+    predictions: Column
+    previous: tuple[Column, ...]
+    known: tuple[Column, ...]
+    states: dict[str, Column]
+    memory: dict[str, Any]
+    drawn: dict[str, F32]
+    first: F32
+
+    @property
+    def context(self) -> list[Any]:
+        return [self.inputs[role] for role in ROLES[:2] if role in self.inputs]
+
+    def start(self) -> tuple[Start, int | None] | None:
+        """Return the first decoder input, and the feature whose last value it is; None where it is neither of these."""
+        if np.ptp(self.first) == 0:
+            return float(self.first[0, 0]), None
+        past = self.drawn["past"].astype(np.float64)
+        there = self.drawn["past_observed"] == 1 if "past_observed" in self.drawn else np.ones(past.shape[:2], bool)
+        for feature in range(past.shape[2]):
+            if np.array_equal(naive_last(past[:, :, feature], there).astype(np.float32), self.first[:, 0]):
+                return "last", feature
+        return None
+
+
+def read_loop(model: Any, sizes: Sizes) -> UnrolledLoop:
+    """Find the loop in an inference model.
+
+    Args:
+        model: a Functional model (past, past_observed?, future_known?) -> predictions [B, H] or [B, H, 1].
+        sizes: C, H, F and K.
+
+    Raises:
+        CertificationError: there is none, or its steps are not alike; says which layer is in the way, and why.
+    """
+    import keras
+
+    roles = roles_of(model)
+    inputs = {role: keras.Input(sizes.shape(role), name=role) for role in ROLES if role in roles}
+    outputs, calls = record(model, [inputs[role] for role in sorted(roles, key=roles.__getitem__)])
+    makers = makers_of(calls)
+    if len(outputs) != 1:
+        got = ", ".join(makers[id(output)].name for output in outputs)
+        remedy = "keras.Model(inputs, its output of that target)"
+        raise CertificationError(explain("the model has several outputs", got=got, expected="one", remedy=remedy))
+    predictions = predictions_of(outputs[0], sizes.horizon, makers)
+    columns = crossings(predictions, makers)
+    drawn = {role: _draw(role, entry) for role, entry in inputs.items()}
+    values = _values(inputs, drawn, [outputs[0], *predictions, *(tensor for column in columns for tensor in column)])
+    _refuse_changed(outputs[0], predictions, values, makers)
+    return _sorted(inputs, outputs[0], makers, predictions, columns, drawn, values)
+
+
+def refuse_call(tensor: Any, makers: Makers, why: str, remedy: str) -> NoReturn:
+    """Refuse an inference model because of the layer that gives a tensor.
+
+    Raises:
+        CertificationError: always.
+    """
+    call = makers.get(id(tensor))
+    layer = f"layer {call.name}" if call else f"input {getattr(tensor, 'name', 'without a name')}"
+    what = f"no single step can be taken out of the inference model: {layer}"
+    raise CertificationError(explain(what, got=why, remedy=f"{remedy}; or give the training model"))
+
+
+def _draw(role: str, entry: Any) -> F32:
+    rng = np.random.default_rng([SEED, ROLES.index(role)])
+    shape = (WINDOWS, *entry.shape[1:])
+    drawn = rng.random(shape) < 0.5 if role == "past_observed" else rng.normal(size=shape)  # noqa: PLR2004
+    return drawn.astype(np.float32)
+
+
+def _values(inputs: dict[str, Any], drawn: dict[str, F32], tensors: list[Any]) -> dict[int, F32]:
+    """Return what tensors are for the drawn inputs [WINDOWS, ...], by identity."""
+    import keras
+
+    wanted = list({id(tensor): tensor for tensor in tensors if isinstance(tensor, keras.KerasTensor)}.values())
+    try:
+        run = keras.Model(list(inputs.values()), wanted)
+        found = run.predict_on_batch([drawn[role] for role in inputs])
+    except Exception as error:
+        raise CertificationError(explain("the inference model cannot be run", got=error)) from error
+    return {id(tensor): np.asarray(value) for tensor, value in zip(wanted, found, strict=True)}
+
+
+def _refuse_changed(output: Any, predictions: Column, values: dict[int, F32], makers: Makers) -> None:
+    """Refuse a model that returns something else than its predictions side by side."""
+    whole = values[id(output)].reshape(WINDOWS, -1)
+    if not np.isfinite(whole).all():
+        refuse_call(output, makers, "its forecasts are not finite", "are its weights?")
+    side_by_side = np.concatenate([values[id(tensor)].reshape(WINDOWS, 1) for tensor in predictions], axis=1)
+    if not np.array_equal(whole, side_by_side):
+        remedy = "return them as they are; what was scaled outside the loop is told by --scaler"
+        refuse_call(output, makers, "it gives something else than the predictions that are fed back", remedy)
+
+
+def _sorted(
+    inputs: dict[str, Any],
+    output: Any,
+    makers: Makers,
+    predictions: Column,
+    columns: list[Column],
+    drawn: dict[str, F32],
+    values: dict[int, F32],
+) -> UnrolledLoop:
+    flat = {key: value.reshape(WINDOWS, -1) for key, value in values.items()}
+    future = drawn.get("future_known")
+    shared, previous, known, carried = [], [], [], []
+    for column in columns:
+        if all(tensor is column[0] for tensor in column):
+            shared.append(column[0])
+        elif all(np.array_equal(flat[id(a)], flat[id(p)]) for a, p in zip(column[1:], predictions, strict=False)):
+            previous.append(column)
+        elif future is not None and all(
+            id(tensor) in flat and np.array_equal(flat[id(tensor)], future[:, step])
+            for step, tensor in enumerate(column)
+        ):
+            known.append(column)
+        else:
+            carried.append(column)
+    starts = [flat[id(column[0])] for column in previous if id(column[0]) in flat]
+    if not previous or len(starts) < len(previous) or any(not np.array_equal(one, starts[0]) for one in starts):
+        why = "no later step reads the prediction before it, as it is, in place of one first value"
+        refuse_call(predictions[0], makers, why, "feed each prediction to the next step")
+    for column in carried:
+        _refuse_unlike(column, makers)
+    return UnrolledLoop(
+        inputs=inputs,
+        output=output,
+        makers=makers,
+        predictions=predictions,
+        previous=tuple(previous),
+        known=tuple(known),
+        states=_named(carried, makers),
+        memory={"memory" if index == 0 else f"memory_{index}": tensor for index, tensor in enumerate(shared)},
+        drawn=drawn,
+        first=starts[0],
+    )
+
+
+def _refuse_unlike(column: Column, makers: Makers) -> None:
+    """Refuse what differs from step to step and is no state: states are made alike by each step."""
+    if not made_alike(column[1:], makers):
+        step, tensor = next(
+            (step, tensor)
+            for step, tensor in enumerate(column[2:], start=3)
+            if not made_alike([column[1], tensor], makers)
+        )
+        why = f"step 2 begins with it, and step {step} with what {_maker(tensor, makers)} gives: the steps are not alike"
+        refuse_call(column[1], makers, why, "let every step make the same calls")
+
+
+def _maker(tensor: Any, makers: Makers) -> str:
+    call = makers.get(id(tensor))
+    return f"layer {call.name}" if call else "an input"
+
+
+def _named(carried: list[Column], makers: Makers) -> dict[str, Column]:
+    """Name the states as those of a training model's layers are; what no recurrent layer gives is `carried`."""
+    named: dict[str, Column] = {}
+    for column in carried:
+        call = makers.get(id(column[1]))
+        kind = type(call.operation).__name__.removesuffix("Cell") if call else ""
+        names, last = STATE_NAMES.get(kind, ("carried",)), call is not None and call.gives()[-1] is column[1]
+        name = names[-1] if last else names[0]
+        count = sum(other.split("_")[0] == name for other in named)
+        named[name if count == 0 else f"{name}_{count}"] = column
+    return named
