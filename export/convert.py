@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from export.anatomy import dissect
 from export.bundle_writer import refuse_existing
-from export.calls import operations_of
-from export.certify import OPERATOR_OF_CELL, first_windows, tolerance_of
+from export.certify import first_windows, tolerance_of
 from export.config import BundleConfig
-from export.examples import context_inputs, future_inputs, start_values
-from export.model import Forecasters
+from export.examples import start_values
+from export.inference_inputs import is_inference_model, sizes_of_inference
 from export.model_file import open_model, refuse_untrusted
 from export.model_inputs import sizes_for
 from export.pipeline import (
@@ -26,15 +24,18 @@ from export.pipeline import (
     warn_of_another_feature,
 )
 from export.release import Released, Unreleased, release
-from export.scaler import in_raw_units, read_scaler
+from export.scaler import read_scaler
+from export.taken import Kind, Taken, take_inference, take_training
 from export.training import evaluate, free_running
 from export.windows import Statistics, TrainingWindows, measure, open_windows
-from runner.errors import CertificationError, explain, listing
+from export.written import refuse_unwritten_parts
+from runner.errors import CertificationError, explain
 from runner.gap.case import shifted_in
 
 SEED = 0
 WINDOWS = 64
 """Of the validation data, that the parts are held against the whole on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -71,7 +72,7 @@ class Converted:
 def convert_model(
     source: Source, out: Path, config: BundleConfig, say: Callable[[str], None], *, trust: bool
 ) -> Converted:
-    """Write the certified bundle of a training model.
+    """Write the certified bundle of a training model, or of an unrolled inference model.
 
     Args:
         source: the model and windows.
@@ -118,7 +119,11 @@ def convert_model(
         losses=evaluate(models, valid, config, feature),
         origin={"config": config.model_dump(), "source": told},
     )
-    return Converted(release(candidate, valid, out), taken.kind, residual)
+    try:
+        return Converted(release(candidate, valid, out), taken.kind, residual)
+    except CertificationError as error:
+        refuse_unwritten_parts(models, error)
+        raise
 
 
 def refuse_other_steps(taken: Taken, valid: TrainingWindows, statistics: Statistics, feature: int) -> float:

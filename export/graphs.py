@@ -10,6 +10,7 @@ import onnx
 
 from export.model import Forecasters
 from export.recurrence import as_operators
+from export.written_out import written_out
 from runner.audit import EXPORT_ID_KEY, Signature
 from runner.errors import CertificationError, explain
 
@@ -40,12 +41,46 @@ def convert(models: Forecasters) -> GraphPair:
         CertificationError: a model cannot be converted.
     """
     with _plain_layers(models):
-        encoder = _convert(models.encoder, models.encoder_roles)
-        step = _convert(models.step, models.step_roles)
+        encoder = graph_of(models.encoder, models.encoder_roles)
+        step = graph_of(models.step, models.step_roles)
     digest = hashlib.sha256()
     for graph in (encoder, step):
         digest.update(hashlib.sha256(serialize(graph)).digest())
     return GraphPair(stamp(encoder, digest.hexdigest()), stamp(step, digest.hexdigest()), digest.hexdigest())
+
+
+def graph_of(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
+    """Write a Keras model as ONNX, its outputs named by role.
+
+    Raises:
+        CertificationError: tf2onnx cannot.
+    """
+    import tensorflow as tf
+    import tf2onnx
+
+    signature = [tf.TensorSpec((None, *entry.shape[1:]), tf.float32, name=entry.name) for entry in model.inputs]
+
+    def call(*tensors: Any) -> tuple[Any, ...]:
+        outputs = model(list(tensors), training=False)
+        listed = outputs if isinstance(outputs, list | tuple) else [outputs]
+        return tuple(tf.identity(output) for output in listed)  # never an input under an output's name
+
+    traced = tf.function(call, input_signature=signature)
+    try:
+        with as_operators(model) as handlers:
+            converted, _ = tf2onnx.convert.from_function(
+                traced, input_signature=signature, opset=OPSET, custom_op_handlers={**handlers, **written_out()}
+            )
+    except CertificationError:
+        raise
+    except Exception as error:
+        raise CertificationError(explain(f"tf2onnx cannot convert the {model.name}", got=error)) from error
+    graph: onnx.ModelProto = converted
+    _order(graph.graph)
+    _strip(graph)
+    _rename(graph, roles)
+    _fix_axes(graph.graph, model, roles)
+    return graph
 
 
 def signatures(models: Forecasters) -> tuple[tuple[Signature, Signature], tuple[Signature, Signature]]:
@@ -71,34 +106,6 @@ def stamp(graph: onnx.ModelProto, export_id: str) -> bytes:
 def serialize(graph: onnx.ModelProto) -> bytes:
     """Return the same bytes for the same graph."""
     return bytes(graph.SerializeToString(deterministic=True))
-
-
-def _convert(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
-    import tensorflow as tf
-    import tf2onnx
-
-    signature = [tf.TensorSpec((None, *entry.shape[1:]), tf.float32, name=entry.name) for entry in model.inputs]
-
-    def call(*tensors: Any) -> tuple[Any, ...]:
-        outputs = model(list(tensors), training=False)
-        return tuple(tf.identity(output) for output in outputs)  # never an input under an output's name
-
-    traced = tf.function(call, input_signature=signature)
-    try:
-        with as_operators(model) as handlers:
-            converted, _ = tf2onnx.convert.from_function(
-                traced, input_signature=signature, opset=OPSET, custom_op_handlers=handlers
-            )
-    except CertificationError:
-        raise
-    except Exception as error:
-        raise CertificationError(explain(f"tf2onnx cannot convert the {model.name}", got=error)) from error
-    graph: onnx.ModelProto = converted
-    _order(graph.graph)
-    _strip(graph)
-    _rename(graph, roles)
-    _fix_axes(graph.graph, model, roles)
-    return graph
 
 
 @contextlib.contextmanager

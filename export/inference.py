@@ -55,6 +55,10 @@ class UnrolledLoop:
     def context(self) -> list[Any]:
         return [self.inputs[role] for role in ROLES[:2] if role in self.inputs]
 
+    def first_maker(self) -> str:
+        """Return the name of the layer that gives what stands for the prediction before the first."""
+        return maker_of(self.previous[0][0], self.makers)
+
     def start(self) -> tuple[Start, int | None] | None:
         """Return the first decoder input, and the feature whose last value it is; None where it is neither of these."""
         if np.ptp(self.first) == 0:
@@ -88,6 +92,7 @@ def read_loop(model: Any, sizes: Sizes) -> UnrolledLoop:
         remedy = "keras.Model(inputs, its output of that target)"
         raise CertificationError(explain("the model has several outputs", got=got, expected="one", remedy=remedy))
     predictions = predictions_of(outputs[0], sizes.horizon, makers)
+    _refuse_unlike(predictions, makers, 1)
     columns = crossings(predictions, makers)
     drawn = {role: _draw(role, entry) for role, entry in inputs.items()}
     values = _values(inputs, drawn, [outputs[0], *predictions, *(tensor for column in columns for tensor in column)])
@@ -167,7 +172,7 @@ def _sorted(
         why = "no later step reads the prediction before it, as it is, in place of one first value"
         refuse_call(predictions[0], makers, why, "feed each prediction to the next step")
     for column in carried:
-        _refuse_unlike(column, makers)
+        _refuse_unlike(column[1:], makers, 1)
     return UnrolledLoop(
         inputs=inputs,
         output=output,
@@ -182,19 +187,22 @@ def _sorted(
     )
 
 
-def _refuse_unlike(column: Column, makers: Makers) -> None:
-    """Refuse what differs from step to step and is no state: states are made alike by each step."""
-    if not made_alike(column[1:], makers):
-        step, tensor = next(
-            (step, tensor)
-            for step, tensor in enumerate(column[2:], start=3)
-            if not made_alike([column[1], tensor], makers)
-        )
-        why = f"step 2 begins with it, and step {step} with what {_maker(tensor, makers)} gives: the steps are not alike"
-        refuse_call(column[1], makers, why, "let every step make the same calls")
+def _refuse_unlike(tensors: Column, makers: Makers, first: int) -> None:
+    """Refuse steps that are not alike: what they give must be the same output of the same layers.
+
+    Args:
+        tensors: by step.
+        makers: of all tensors.
+        first: number of the first of these steps.
+    """
+    for step, tensor in enumerate(tensors[1:], start=first + 1):
+        if not made_alike([tensors[0], tensor], makers):
+            why = f"step {first} gives this, where step {step} has {maker_of(tensor, makers)}: the steps are not alike"
+            refuse_call(tensors[0], makers, why, "let every step make the same calls")
 
 
-def _maker(tensor: Any, makers: Makers) -> str:
+def maker_of(tensor: Any, makers: Makers) -> str:
+    """Return the name of the layer that gives a tensor."""
     call = makers.get(id(tensor))
     return f"layer {call.name}" if call else "an input"
 

@@ -65,6 +65,8 @@ def roles_of(model: Any) -> dict[str, int]:
         got = ", ".join(f"{name} {list(shape)}" for name, shape in zip(names, shapes, strict=True))
         expected = "past [C, F], past_observed [C], future_known [H, K]"
         raise CertificationError(
-            explain("the inputs of the inference model are not known", got=got, expected=expected, remedy="name them so")
+            explain(
+                "the inputs of the inference model are not known", got=got, expected=expected, remedy="name them so"
+            )
         )
     return found

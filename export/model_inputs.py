@@ -75,7 +75,10 @@ def _roles(training: Any) -> dict[str, int]:
         first = 1 if names[0].startswith("dec") and not names[1].startswith("dec") else 0
         return {"past": first, "decoder_input": 1 - first}
     expected = f"two inputs (encoder's, decoder's), or inputs named {', '.join(INPUT_ROLES)}"
-    raise CertificationError(explain("the model's inputs are not known", got=", ".join(names), expected=expected))
+    remedy = "name them so; of an inference model, give the training model that has the same layers"
+    raise CertificationError(
+        explain("the model's inputs are not known", got=", ".join(names), expected=expected, remedy=remedy)
+    )
 
 
 def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[Any], tuple[Call, ...]]:

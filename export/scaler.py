@@ -73,12 +73,21 @@ def read_scaler(path: Path, sizes: Sizes, start: Start, feature: int) -> Scaler:
         raise InputError(explain(f"cannot read the scaler {path}", got=error.strerror)) from error
     if found:
         raise InputError(explain(f"the scaler {path} does not fit:" + listing(found), expected=remedy))
+    refuse_two_scalings(scaler, start, feature)
+    return scaler
+
+
+def refuse_two_scalings(scaler: Scaler, start: Start, feature: int) -> None:
+    """Refuse to feed the last target of the past where that is scaled otherwise than the target.
+
+    Raises:
+        UsageError: it is.
+    """
     past = (scaler.past.location[feature], scaler.past.scale[feature])
     if start == "last" and past != (scaler.target.location, scaler.target.scale):
         what = "start = last feeds the last target of the past, but past and target are scaled differently"
         expected, got = f"location {scaler.target.location}, scale {scaler.target.scale}", f"{past[0]}, {past[1]}"
         raise UsageError(explain(what, got=got, expected=expected, remedy="a number as start"))
-    return scaler
 
 
 def in_raw_units(training: Any, scaler: Scaler, sizes: Sizes) -> Any:

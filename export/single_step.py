@@ -79,7 +79,9 @@ def _step_model(loop: UnrolledLoop, *, cells: bool = False) -> Any:
     if others:
         reader = next(call for call in calls if any(tensor is others[0] for tensor in call.reads()))
         why = f"in each step it reads another part of the input {others[0].name}"
-        refuse_call(reader.gives()[0], loop.makers, why, "let the steps read one step of future_known, or all of the context")
+        refuse_call(
+            reader.gives()[0], loop.makers, why, "let the steps read one step of future_known, or all of the context"
+        )
     made = replay(calls, tensors, _unrolled if cells else as_recorded)
     outputs = [_like(made[id(loop.predictions[at])], inputs["previous"])]
     outputs += [_flat(made[id(tensor)], f"{name}_next") for name, tensor in following.items()]

@@ -9,7 +9,7 @@ from export.config import BundleConfig
 from export.examples import context_inputs, future_inputs
 from export.inference import UnrolledLoop, read_loop
 from export.model import Forecasters
-from export.scaler import Scaler, around, forecasters_in_raw_units, in_raw_units
+from export.scaler import Scaler, around, forecasters_in_raw_units, in_raw_units, refuse_two_scalings
 from export.single_step import forecasters_of_loop
 from export.written import refuse_unwritten
 from runner.batch import F32, WindowBatch
@@ -109,7 +109,9 @@ def start_of(loop: UnrolledLoop, config: BundleConfig, feature: int) -> Start:
     if found is None and asked is None:
         what, expected = "the first input of the decoder is not known", "a constant, or the last target of the context"
         remedy = "--set start=..., if it is one of these for your data"
-        raise CertificationError(explain(what, got=f"what {loop.first_maker()} gives", expected=expected, remedy=remedy))
+        raise CertificationError(
+            explain(what, got=f"what {loop.first_maker()} gives", expected=expected, remedy=remedy)
+        )
     if found is None:
         return config.start
     value, of = found
@@ -118,5 +120,7 @@ def start_of(loop: UnrolledLoop, config: BundleConfig, feature: int) -> Start:
         raise CertificationError(explain(what, got=of, expected=f"target_feature, {feature}", remedy=remedy))
     if asked not in {None, value}:
         what = "the inference model begins with another start value"
-        raise UsageError(explain(what, got=value, expected=f"start = {asked}", remedy=f"--set start={value}, or nothing"))
+        raise UsageError(
+            explain(what, got=value, expected=f"start = {asked}", remedy=f"--set start={value}, or nothing")
+        )
     return value

@@ -70,7 +70,7 @@ def _all(names: str, rule: Rule, settings: str = "", expected: str | None = None
 OPERATORS: dict[str, Operator] = {
     **_all("Add Div Equal Max Mul Pow Sub Where", broadcasting),
     **_all("IsInf IsNaN Neg Not QuantizeLinear Reciprocal Sigmoid Sqrt Tanh", same),
-    **_all("Clip Elu Exp Relu Selu Softmax Softplus Softsign", same),
+    **_all("Clip Elu Erf Exp Relu Selu Softmax Softplus Softsign", same),
     **_all("Identity", identity),
     **_all("Cast", cast, "to"),
     **_all("Shape", shape),
