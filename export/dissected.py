@@ -86,11 +86,23 @@ def sort_calls(training: Any, sizes: Sizes | None = None) -> Dissected:
     horizon = inputs["decoder_input"].shape[1]
     if id(outputs[0]) not in downstream or tuple(outputs[0].shape[1:]) not in {(horizon, 1), (horizon,)}:
         what, got = "the model's output is no forecast by its decoder", f"{list(outputs[0].shape)} of layer {makers}"
-        raise CertificationError(explain(what, got=got, expected=f"[B, {horizon}, 1] from the decoder's input"))
+        expected, remedy = (
+            f"[B, {horizon}, 1] from the decoder's input",
+            "end the model with one number a step, Dense(1)",
+        )
+        raise CertificationError(explain(what, got=got, expected=expected, remedy=remedy))
     decoder = _decoder(calls, downstream, horizon)
     encoder = tuple(call for call in calls if not any(call is other for other in decoder))
     recurrent = _recurrent(decoder, downstream)
+    if not recurrent:
+        what = "the model's decoder has no recurrent layer, so there is no state to carry"
+        got, remedy = ", ".join(call.name for call in decoder), "a decoder of LSTM or GRU layers"
+        raise CertificationError(explain(what, got=got, expected=remedy, remedy=f"train a model with {remedy}"))
     memory, ahead = _read_beside(decoder, recurrent, inputs)
+    if not memory and not ahead and all(layer.initial is None for layer in recurrent):
+        refuse(
+            recurrent[0].call, "it begins with zeros and reads nothing of the encoder, so the context does not matter"
+        )
     return Dissected(inputs, encoder, decoder, recurrent, memory, ahead, outputs[0], horizon)
 
 
@@ -123,8 +135,6 @@ def _recurrent(decoder: tuple[Call, ...], downstream: set[int]) -> tuple[Recurre
             if initial and any(id(tensor) in downstream for tensor in initial):
                 refuse(call, "its first state depends on the decoder's input, so an encoder cannot hand it over")
             found.append(Recurrent(call, names, initial))
-    if not found:
-        raise CertificationError("the model's decoder has no recurrent layer, so there is no state to carry")
     return tuple(found)
 
 

@@ -115,7 +115,7 @@ def refuse_call(tensor: Any, makers: Makers, why: str, remedy: str) -> NoReturn:
 def _draw(role: str, entry: Any) -> F32:
     rng = np.random.default_rng([SEED, ROLES.index(role)])
     shape = (WINDOWS, *entry.shape[1:])
-    drawn = rng.random(shape) < 0.5 if role == "past_observed" else rng.normal(size=shape)  # noqa: PLR2004
+    drawn = rng.random(shape) < 0.5 if role == "past_observed" else rng.normal(size=shape)
     return drawn.astype(np.float32)
 
 

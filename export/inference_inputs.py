@@ -21,7 +21,7 @@ def is_inference_model(model: Any) -> bool:
         return False
     calls = Counter(id(operation) for operation in operations_of(model) if getattr(operation, "weights", []))
     horizon = outputs[0].shape[1] or 0
-    return horizon > 1 and max(calls.values(), default=0) >= horizon and (len(names) == 1 or horizon > 2)  # noqa: PLR2004
+    return horizon > 1 and max(calls.values(), default=0) >= horizon and (len(names) == 1 or horizon > 2)
 
 
 def sizes_of_inference(model: Any, data: str, columns: Mapping[str, str]) -> tuple[Sizes, bool]:
@@ -56,7 +56,7 @@ def roles_of(model: Any) -> dict[str, int]:
         found = {name: place for place, name in enumerate(names)}
     elif len(names) == 1:
         found = {"past": 0}
-    elif len(names) == 2 and len(shapes[0]) == 2 and len(shapes[1]) == 2 and shapes[1][0] == horizon:  # noqa: PLR2004
+    elif len(names) == 2 and len(shapes[0]) == 2 and len(shapes[1]) == 2 and shapes[1][0] == horizon:
         found = {"past": 0, "future_known": 1}
     else:
         found = {}

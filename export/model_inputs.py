@@ -29,13 +29,19 @@ def sizes_of_model(training: Any) -> tuple[dict[str, int], dict[str, tuple[int |
     shapes = {role: tuple(training.inputs[place].shape[1:]) for role, place in roles.items()}
     if any(len(shape) != (1 if role == "past_observed" else 2) for role, shape in shapes.items()):
         expected = "past [C, F], past_observed [C], decoder_input [H, 1] and future_known [H, K]"
-        raise CertificationError(explain("the model's inputs have other axes", got=shapes, expected=expected))
+        remedy = "give each input these axes, such as keras.Input((C, F))"
+        raise CertificationError(
+            explain("the model's inputs have other axes", got=_listed(shapes), expected=expected, remedy=remedy)
+        )
     horizon, width = shapes["decoder_input"]
     if width != 1 and "future_known" not in shapes:
         shapes["future_known"] = (horizon, None if width is None else width - 1)
     elif width != 1:
         got = f"decoder_input {list(shapes['decoder_input'])} beside future_known"
-        raise CertificationError(explain("the decoder's input holds more than the previous value", got=got))
+        remedy = "give covariates in one of them: behind the previous value, or as future_known"
+        raise CertificationError(
+            explain("the decoder's input holds more than the previous value", got=got, remedy=remedy)
+        )
     shapes["decoder_input"] = (horizon, 1)
     return roles, shapes
 
@@ -81,6 +87,10 @@ def _roles(training: Any) -> dict[str, int]:
     )
 
 
+def _listed(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
+    return ", ".join(f"{role} {list(shape)}" for role, shape in shapes.items())
+
+
 def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[Any], tuple[Call, ...]]:
     """Run a model on inputs that are named by role and have no open axes.
 
@@ -100,7 +110,7 @@ def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[A
     if sizes is not None:
         shapes = {role: sizes.shape(role) if role != "decoder_input" else (sizes.horizon, 1) for role in shapes}
     if any(axis is None for shape in shapes.values() for axis in shape):
-        raise CertificationError(explain("the model leaves axes open", got=shapes, expected="fixed lengths"))
+        raise CertificationError(explain("the model leaves axes open", got=_listed(shapes), expected="fixed lengths"))
     inputs = {role: keras.Input(shapes[role], name=role) for role in INPUT_ROLES if role in shapes}
     given, first = dict(inputs), []
     if "future_known" in inputs and "future_known" not in roles:

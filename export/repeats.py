@@ -1,4 +1,4 @@
-"""What repeats in the calls of an unrolled loop: between one prediction and the next, the same calls on other tensors."""
+"""What repeats in an unrolled loop: the same calls on other tensors, between one prediction and the next."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -37,7 +37,7 @@ def predictions_of(output: Any, horizon: int, makers: Makers) -> Column:
 def crossings(predictions: Column, makers: Makers) -> list[Column]:
     """Return what crosses into each step: what it reads that was there before, and what it reads unlike other steps.
 
-    Walks back from the predictions of all steps at once, for as long as these were made alike by calls of their own step.
+    Walks back from the predictions of all steps at once, as long as these were made alike by calls of their own step.
 
     Args:
         predictions: by step, at least two.
@@ -65,7 +65,7 @@ def crossings(predictions: Column, makers: Makers) -> list[Column]:
 
 
 def made_alike(tensors: Sequence[Any], makers: Makers) -> bool:
-    """Tell whether tensors are the same output of calls of the same layer, or of layers without weights that are equal."""
+    """Tell whether tensors are the same output of the same layer, or of equal layers without weights."""
     calls = [makers.get(id(tensor)) for tensor in tensors]
     first = calls[0]
     if first is None:

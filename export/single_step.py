@@ -20,7 +20,7 @@ def forecasters_of_loop(loop: UnrolledLoop, start: Start, feature: int) -> Forec
         feature: index of the target among the past features.
 
     Returns:
-        The models, sharing every weight with the one given. The training model repeats the step over the decoder's input.
+        The models, sharing every weight with the one given. `training` repeats the step over the decoder's input.
 
     Raises:
         CertificationError: a step reads the inputs past encoder and states; says at which layer.
@@ -58,7 +58,7 @@ def _step_model(loop: UnrolledLoop, *, cells: bool = False) -> Any:
     """
     import keras
 
-    at = 1 if len(loop.predictions) > 2 else 0  # noqa: PLR2004  (the states after it are read by a third)
+    at = 1 if len(loop.predictions) > 2 else 0
     inputs = {"previous": keras.Input((1, 1), name="previous")}
     tensors: Tensors = {id(column[at]): _like(inputs["previous"], column[at]) for column in loop.previous}
     if "future_known" in loop.inputs:
@@ -129,7 +129,7 @@ def _first(loop: UnrolledLoop, column: Column, name: str) -> Any:
 
 def _flat(tensor: Any, name: str) -> Any:
     """Return a state as [B, U]."""
-    if len(tensor.shape) == 2:  # noqa: PLR2004
+    if len(tensor.shape) == 2:
         return tensor
     from keras import ops
 

@@ -188,8 +188,9 @@ def measure(windows: TrainingWindows) -> Statistics:
             level = max(level, float(np.abs(kept.target).max(initial=0.0)))
     bare += rejects.pop("target_missing", 0)  # a forecast without a truth to learn from, nothing wrong with it
     if not target.count:
-        got = f"{good} good windows, {dict(rejects)} rejected, {bare} without a target, no target that counts"
-        raise InputError(explain("there is nothing to learn from", got=got))
+        got = f"{good} good windows, rejected: {told(rejects)}; {bare} without a target, no target that counts"
+        remedy = "give windows with targets; docs/data-contract.md says what each reason means, and mask 1 = excluded"
+        raise InputError(explain(f"there is nothing to learn from in {windows.dataset.root}", got=got, remedy=remedy))
     return Statistics(
         windows=good,
         without_target=bare,
@@ -243,6 +244,11 @@ def infer_sizes(dataset: Dataset, path: str, feature_count: int | None, columns:
     return Sizes(
         context, horizon, width, math.prod(lengths["future_known"]) // horizon if lengths["future_known"] else 0
     )
+
+
+def told(rejects: Mapping[str, int]) -> str:
+    """Say how many rows were rejected for which reason."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in rejects.items()) or "none"
 
 
 def _past_sizes(past: list[int], flags: list[int], feature_count: int | None) -> tuple[int, int]:

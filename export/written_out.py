@@ -1,4 +1,4 @@
-"""Write operators of TensorFlow out in such as a bundle may hold, where tf2onnx knows none, or one with other settings."""
+"""Write operators of TensorFlow out in those that a bundle may hold, where tf2onnx writes another one or none."""
 
 from typing import Any
 

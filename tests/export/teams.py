@@ -125,7 +125,8 @@ def only_the_context() -> Any:
 
 
 ACTIVATIONS = (
-    "relu", "sigmoid", "elu", "selu", "silu", "softplus", "softsign", "relu6", "exponential",
+    "relu", "sigmoid", "elu", "selu", "silu", "softplus", "softsign", "relu6", "gelu", "leaky_relu", "celu", "mish",
+    "hard_sigmoid", "exponential",
 )  # fmt: skip
 """Of dense layers, the last one of small numbers only."""
 MODELS = {

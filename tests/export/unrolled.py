@@ -1,4 +1,4 @@
-"""Inference models as teams run them: the decoder's layers called once a step, each prediction the next step's input."""
+"""Inference models as teams run them: the decoder's layers called once a step, with the prediction before as input."""
 
 from typing import Any
 
