@@ -424,6 +424,19 @@ def test_a_model_that_nobody_trusts_is_not_opened(valid, convert):
     assert (done.code, "a .keras file is a program" in done.err, "--trust-model" in done.err) == (2, True, True)
 
 
+def test_another_model_than_the_bundles_is_not_taken_for_a_fault_of_the_wiring(valid, convert, within, tmp_path):
+    done, bundle = convert(seq2seq(), valid)
+    assert done.code == 0, done.err
+    words = ["explain-gap", bundle, valid, "--json", "--trust-model", "--model"]
+    assert within(cli, *words, tmp_path / "model.keras").code == 0
+    seq2seq().save(tmp_path / "other.keras")
+    other = within(cli, *words, tmp_path / "other.keras")
+    assert other.code == 11, other.err
+    assert re.search("(?s)is not the model that the bundle was made of.*sha256.*remedy", other.err), other.err
+    gone = within(cli, *words, tmp_path / "none.keras")
+    assert (gone.code, "sha256" in gone.err) == (11, False)
+
+
 def test_other_data_other_names_and_a_bundle_that_is_there_are_refused(valid, convert, within, tmp_path):
     short = write(tmp_path / "short.parquet", teams.Windows(draw().past[:, 1:], draw().target, draw().mask))
     done, _ = convert(seq2seq(), short)
