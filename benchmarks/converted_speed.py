@@ -30,7 +30,7 @@ CONTEXT, HORIZON, UNITS = 48, 24, 64
 WINDOWS, SEED, ROUNDS = 4096, 3, 7
 BATCHES = (32, 256, 1024)
 SAME = 1e-4
-"""Deviations by which two forecasts may differ that are to be compared for speed."""
+"""Deviations of the target by which two forecasts may differ that are to be compared for speed."""
 PACKAGES = ("keras", "tensorflow", "onnxruntime")
 
 
@@ -101,14 +101,14 @@ def runner_loop(kind: Kind) -> Racer:
         return Racer(run, forecaster.predict(first, teacher=False))
 
 
-def row(name: str, found: dict[str, Rates]) -> str:
-    """Return a kind's row: the medians, and the median of the rounds' ratios.
+def row(name: str, found: dict[str, Rates], scale: float) -> str:
+    """Return a kind's row: the medians, and the median of the rounds' ratios; `scale` is the target's deviation.
 
     Raises:
         RuntimeError: the two do not forecast the same.
     """
     keras, ours = found["keras"], found["runner"]
-    difference = float(np.abs(keras.forecast - ours.forecast).max() / keras.forecast.std())
+    difference = float(np.abs(keras.forecast - ours.forecast).max()) / scale
     if difference > SAME:
         raise RuntimeError(f"{name}: the forecasts differ by {difference:.2g} deviations")
     ratio = statistics.median(a / b for a, b in zip(ours.rates, keras.rates, strict=True))
@@ -136,7 +136,8 @@ def main() -> None:
     teams.CONTEXT, teams.HORIZON, teams.UNITS = CONTEXT, HORIZON, UNITS
     work = Path(tempfile.mkdtemp(prefix="converted-"))
     valid = teams.write(work / "valid.parquet", teams.draw())
-    np.save(work / "windows.npy", teams.draw(1, WINDOWS).past)
+    drawn = teams.draw(1, WINDOWS)
+    np.save(work / "windows.npy", drawn.past)
     table = "| model | Keras, windows a second | its best batch | freerun | ratio |\n|---|---|---|---|---|\n"
     for index, (name, build) in enumerate(teams.MODELS.items()):
         start_tensorflow(SEED)
@@ -146,7 +147,7 @@ def main() -> None:
         convert_model(source, kind.bundle, load_bundle_config(None, ()), lambda _line: None, trust=True)
         both = [("keras", keras_predict), ("runner", runner_loop)]
         found = compare([Contestant(key, key, make, kind) for key, make in both], ROUNDS, work, lambda _line: None)
-        table += row(name, found)
+        table += row(name, found, drawn.target.std())
         print(table.splitlines()[-1], flush=True)
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(before + BEGIN + about() + table + END + rest.partition(END)[2])

@@ -40,13 +40,38 @@ def convert(models: Forecasters) -> GraphPair:
     Raises:
         CertificationError: a model cannot be converted.
     """
-    with _plain_layers(models):
+    with plain_layers(models):
         encoder = graph_of(models.encoder, models.encoder_roles)
         step = graph_of(models.step, models.step_roles)
     digest = hashlib.sha256()
     for graph in (encoder, step):
         digest.update(hashlib.sha256(serialize(graph)).digest())
     return GraphPair(stamp(encoder, digest.hexdigest()), stamp(step, digest.hexdigest()), digest.hexdigest())
+
+
+def signatures(models: Forecasters) -> tuple[tuple[Signature, Signature], tuple[Signature, Signature]]:
+    """Return inputs and outputs of both graphs as the Keras models state them."""
+    found = []
+    for model, roles in ((models.encoder, models.encoder_roles), (models.step, models.step_roles)):
+        inputs: Signature = {entry.name: ("batch", *entry.shape[1:]) for entry in model.inputs}
+        outputs: Signature = {
+            role: ("batch", *entry.shape[1:]) for role, entry in zip(roles, model.outputs, strict=True)
+        }
+        found.append((inputs, outputs))
+    return found[0], found[1]
+
+
+def stamp(graph: onnx.ModelProto, export_id: str) -> bytes:
+    """Return the graph's bytes with the export id in its metadata: a pair that was mixed up can be told."""
+    stamped = onnx.ModelProto()
+    stamped.CopyFrom(graph)
+    stamped.metadata_props.add(key=EXPORT_ID_KEY, value=export_id)
+    return serialize(stamped)
+
+
+def serialize(graph: onnx.ModelProto) -> bytes:
+    """Return the same bytes for the same graph."""
+    return bytes(graph.SerializeToString(deterministic=True))
 
 
 def graph_of(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
@@ -83,33 +108,8 @@ def graph_of(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
     return graph
 
 
-def signatures(models: Forecasters) -> tuple[tuple[Signature, Signature], tuple[Signature, Signature]]:
-    """Return inputs and outputs of both graphs as the Keras models state them."""
-    found = []
-    for model, roles in ((models.encoder, models.encoder_roles), (models.step, models.step_roles)):
-        inputs: Signature = {entry.name: ("batch", *entry.shape[1:]) for entry in model.inputs}
-        outputs: Signature = {
-            role: ("batch", *entry.shape[1:]) for role, entry in zip(roles, model.outputs, strict=True)
-        }
-        found.append((inputs, outputs))
-    return found[0], found[1]
-
-
-def stamp(graph: onnx.ModelProto, export_id: str) -> bytes:
-    """Return the graph's bytes with the export id in its metadata: a pair that was mixed up can be told."""
-    stamped = onnx.ModelProto()
-    stamped.CopyFrom(graph)
-    stamped.metadata_props.add(key=EXPORT_ID_KEY, value=export_id)
-    return serialize(stamped)
-
-
-def serialize(graph: onnx.ModelProto) -> bytes:
-    """Return the same bytes for the same graph."""
-    return bytes(graph.SerializeToString(deterministic=True))
-
-
 @contextlib.contextmanager
-def _plain_layers(models: Forecasters) -> Iterator[None]:
+def plain_layers(models: Forecasters) -> Iterator[None]:
     """Set recurrent layers to the form that becomes the ONNX operator, whatever the model trained with.
 
     cuDNN's operators do not exist in ONNX; unrolled steps, and the implementation that recurrent dropout chooses, are

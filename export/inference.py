@@ -5,7 +5,7 @@ covariates, what all steps share (the memory), and the rest (the states).
 """
 
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from runner.score import naive_last
 
 WINDOWS = 4
 SEED = 0
+Kind = Literal["memory", "previous", "known", "state"]
+"""What a column is that crosses into the steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,38 +155,44 @@ def _sorted(
     values: dict[int, F32],
 ) -> UnrolledLoop:
     flat = {key: value.reshape(WINDOWS, -1) for key, value in values.items()}
-    future = drawn.get("future_known")
-    shared, previous, known, carried = [], [], [], []
+    kinds: dict[Kind, list[Column]] = {"memory": [], "previous": [], "known": [], "state": []}
     for column in columns:
-        if all(tensor is column[0] for tensor in column):
-            shared.append(column[0])
-        elif all(np.array_equal(flat[id(a)], flat[id(p)]) for a, p in zip(column[1:], predictions, strict=False)):
-            previous.append(column)
-        elif future is not None and all(
-            id(tensor) in flat and np.array_equal(flat[id(tensor)], future[:, step])
-            for step, tensor in enumerate(column)
-        ):
-            known.append(column)
-        else:
-            carried.append(column)
-    starts = [flat[id(column[0])] for column in previous if id(column[0]) in flat]
-    if not previous or len(starts) < len(previous) or any(not np.array_equal(one, starts[0]) for one in starts):
+        kinds[_kind(column, predictions, flat, drawn.get("future_known"))].append(column)
+    for column in kinds["state"]:
+        _refuse_unlike(column[1:], makers, 2)
+    starts = [flat[id(column[0])] for column in kinds["previous"] if id(column[0]) in flat]
+    if not starts or not all(_same(flat.get(id(column[0])), starts[0]) for column in kinds["previous"]):
         why = "no later step reads the prediction before it, as it is, in place of one first value"
         refuse_call(predictions[0], makers, why, "feed each prediction to the next step")
-    for column in carried:
-        _refuse_unlike(column[1:], makers, 1)
+    memory = [column[0] for column in kinds["memory"]]
     return UnrolledLoop(
         inputs=inputs,
         output=output,
         makers=makers,
         predictions=predictions,
-        previous=tuple(previous),
-        known=tuple(known),
-        states=_named(carried, makers),
-        memory={"memory" if index == 0 else f"memory_{index}": tensor for index, tensor in enumerate(shared)},
+        previous=tuple(kinds["previous"]),
+        known=tuple(kinds["known"]),
+        states=_named(kinds["state"], makers),
+        memory={"memory" if index == 0 else f"memory_{index}": tensor for index, tensor in enumerate(memory)},
         drawn=drawn,
         first=starts[0],
     )
+
+
+def _kind(column: Column, predictions: Column, flat: dict[int, F32], future: F32 | None) -> Kind:
+    """Tell what a column is, by the numbers that it has on drawn inputs [WINDOWS, numbers]."""
+    if all(tensor is column[0] for tensor in column):
+        return "memory"
+    found = [flat.get(id(tensor)) for tensor in column]
+    if all(_same(value, flat[id(before)]) for value, before in zip(found[1:], predictions, strict=False)):
+        return "previous"
+    if future is not None and all(_same(value, future[:, step]) for step, value in enumerate(found)):
+        return "known"
+    return "state"
+
+
+def _same(value: F32 | None, other: F32) -> bool:
+    return value is not None and np.array_equal(value, other)
 
 
 def _refuse_unlike(tensors: Column, makers: Makers, first: int) -> None:

@@ -1,5 +1,6 @@
 """Build encoder, single step and training form around the layers of an inference model."""
 
+import math
 from typing import Any
 
 from export.anatomy import Start, start_tensor
@@ -58,7 +59,27 @@ def _step_model(loop: UnrolledLoop, *, cells: bool = False) -> Any:
     """
     import keras
 
-    at = 1 if len(loop.predictions) > 2 else 0
+    at = 1 if len(loop.predictions) > 2 else 0  # the states after it are read by a third
+    inputs, tensors = _step_inputs(loop, at)
+    prediction = loop.predictions[at]
+    following = {name: column[at + 1] for name, column in loop.states.items()}
+    _refuse_fed_back(loop, following, set(tensors), prediction)
+    calls, others = needed([prediction, *following.values()], set(tensors), loop.makers)
+    if others:
+        reader = next(call for call in calls if any(tensor is others[0] for tensor in call.reads()))
+        why = f"in each step it reads another part of the input {others[0].name}"
+        remedy = "let the steps read one step of future_known, or all of the context"
+        refuse_call(reader.gives()[0], loop.makers, why, remedy)
+    made = replay(calls, tensors, _unrolled if cells else as_recorded)
+    outputs = [_like(made[id(prediction)], inputs["previous"])]
+    outputs += [_flat(made[id(tensor)], f"{name}_next") for name, tensor in following.items()]
+    return keras.Model(list(inputs.values()), outputs, name="decoder_step")
+
+
+def _step_inputs(loop: UnrolledLoop, at: int) -> tuple[dict[str, Any], Tensors]:
+    """Return the inputs of a step by name, and what stands for the tensors that the step reads."""
+    import keras
+
     inputs = {"previous": keras.Input((1, 1), name="previous")}
     tensors: Tensors = {id(column[at]): _like(inputs["previous"], column[at]) for column in loop.previous}
     if "future_known" in loop.inputs:
@@ -68,24 +89,11 @@ def _step_model(loop: UnrolledLoop, *, cells: bool = False) -> Any:
     for name, column in loop.states.items():
         if column[at] is None or id(column[at]) in tensors:
             refuse_call(column[1], loop.makers, "the first step is not like the others", "begin with a state of zeros")
-        width = int(keras.ops.prod(column[at].shape[1:]))
-        inputs[name] = keras.Input((width,), name=name)
+        inputs[name] = keras.Input((math.prod(column[at].shape[1:]),), name=name)
         tensors[id(column[at])] = _like(inputs[name], column[at])
     for name, tensor in loop.memory.items():
         tensors[id(tensor)] = inputs[name] = keras.Input(tuple(tensor.shape[1:]), name=name)
-    following = {name: column[at + 1] for name, column in loop.states.items()}
-    _refuse_fed_back(loop, following, set(tensors), loop.predictions[at])
-    calls, others = needed([loop.predictions[at], *following.values()], set(tensors), loop.makers)
-    if others:
-        reader = next(call for call in calls if any(tensor is others[0] for tensor in call.reads()))
-        why = f"in each step it reads another part of the input {others[0].name}"
-        refuse_call(
-            reader.gives()[0], loop.makers, why, "let the steps read one step of future_known, or all of the context"
-        )
-    made = replay(calls, tensors, _unrolled if cells else as_recorded)
-    outputs = [_like(made[id(loop.predictions[at])], inputs["previous"])]
-    outputs += [_flat(made[id(tensor)], f"{name}_next") for name, tensor in following.items()]
-    return keras.Model(list(inputs.values()), outputs, name="decoder_step")
+    return inputs, tensors
 
 
 def _training_model(loop: UnrolledLoop, encoder: Any, step: Any) -> Any:
@@ -133,7 +141,7 @@ def _flat(tensor: Any, name: str) -> Any:
         return tensor
     from keras import ops
 
-    width = int(ops.prod(tensor.shape[1:]))
+    width = math.prod(tensor.shape[1:])
     return own(lambda given: ops.reshape(given, (-1, width)), f"freerun_{name}_flat")(tensor)
 
 

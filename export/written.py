@@ -5,7 +5,7 @@ from typing import Any
 
 from export.calls import Call, as_recorded, operations_of, record, replay
 from export.certify import OPERATOR_OF_CELL
-from export.graphs import graph_of, serialize
+from export.graphs import graph_of, plain_layers, serialize
 from export.model import Forecasters
 from runner.audit import audit_graph
 from runner.errors import BundleError, CertificationError, explain, listing
@@ -40,7 +40,8 @@ def refuse_unwritten_parts(models: Forecasters, error: CertificationError) -> No
     Raises:
         CertificationError: names each such layer. Where each can be written alone, nothing happens.
     """
-    problems = list(dict.fromkeys(line for model in (models.encoder, models.step) for line in _unwritten(model)))
+    with plain_layers(models):
+        problems = list(dict.fromkeys(line for model in (models.encoder, models.step) for line in _unwritten(model)))
     if problems:
         what = "the model has layers that cannot be written as ONNX that a bundle may hold" + listing(problems)
         raise CertificationError(explain(what, remedy=REMEDY)) from error
@@ -69,8 +70,9 @@ def _unwritten(model: Any) -> Iterator[str]:
         try:
             _write_alone(call)
         except (BundleError, CertificationError) as error:
-            said = " ".join(str(error).split())
-            yield f"layer {call.name}: {said}"
+            yield f"layer {call.name}: {' '.join(str(error).split())}"
+        except Exception:  # noqa: BLE001, S112  (what cannot be tried alone is not to blame)
+            continue
 
 
 def _write_alone(call: Call) -> None:
