@@ -26,7 +26,7 @@ def memory_rate(bundle: Path, precision: str, past: F32) -> tuple[float, F32]:
         Windows a second, and the predictions [B, H]. Opening the bundle counts, as it does for `freerun score`: what is
         left between the two is what Parquet, validation, scoring and writing cost.
     """
-    windows, device, stop = _windows(past), parse_device("cpu"), Stop()
+    windows, device, stop = windows_of(past), parse_device("cpu"), Stop()
     started = time.perf_counter()
     opened = audit_bundle(open_bundle(bundle), precision)
     how = settle(Job(bundle, "", Path(), precision=precision), opened, device, len(past), stop)
@@ -35,7 +35,8 @@ def memory_rate(bundle: Path, precision: str, past: F32) -> tuple[float, F32]:
     return len(past) / (time.perf_counter() - started), predictions
 
 
-def _windows(past: F32) -> WindowBatch:
+def windows_of(past: F32) -> WindowBatch:
+    """Return encoder inputs as a batch without targets."""
     return WindowBatch(
         past=past,
         past_observed=None,

@@ -27,7 +27,7 @@ class Call:
 
     def reads(self) -> list[Any]:
         """Return the tensors among the arguments."""
-        return [given for given in _flat((self.args, self.kwargs)) if _is_tensor(given)]
+        return [given for given in _flat((self.args, self.kwargs)) if is_tensor(given)]
 
     def gives(self) -> list[Any]:
         """Return the tensors that come out."""
@@ -140,7 +140,8 @@ def _flat(structure: Any) -> list[Any]:
     return list(keras.tree.flatten(structure))
 
 
-def _is_tensor(given: Any) -> bool:
+def is_tensor(given: Any) -> bool:
+    """Tell whether an argument is a symbolic tensor."""
     import keras
 
     return isinstance(given, keras.KerasTensor)

@@ -125,8 +125,9 @@ def train(
 def convert(*, model: Path, out: Path, trust_model: bool, **given: Any) -> None:
     """Take the trained MODEL.keras apart, certify it on VALID, and write the bundle.
 
-    MODEL.keras is the training model: encoder's and decoder's input in, predictions out. Exit 16: it cannot be run step
-    by step, or not be written as ONNX; the message names the layer.
+    MODEL.keras is the training model (encoder's and decoder's input in, predictions out), or the inference model with
+    its loop unrolled (encoder's input in). Exit 16: it cannot be run step by step, or not be written as ONNX; the
+    message names the layer.
     """
     from export.config import load_bundle_config
     from export.convert import Source, convert_model
@@ -134,8 +135,11 @@ def convert(*, model: Path, out: Path, trust_model: bool, **given: Any) -> None:
     config = load_bundle_config(given["config"], given["settings"])
     source = Source(model, given["valid"], given["column"], given["scaler"])
     converted = convert_model(source, out, config, lambda line: click.echo(line, err=True), trust=trust_model)
-    fed_back = {"fed back to Keras": f"changed by {converted.residual:.3g} deviations of the target"}
-    _print_released(out, converted.released, fed_back)
+    told = {
+        "training": {"fed back to Keras": f"changed by {converted.residual:.3g} deviations of the target"},
+        "inference": {"step by step": f"{converted.residual:.3g} deviations of the target from its own forecast"},
+    }
+    _print_released(out, converted.released, told[converted.kind])
 
 
 @cli.command()

@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from export.anatomy import dissect
 from export.bundle_writer import refuse_existing
-from export.calls import operations_of
-from export.certify import OPERATOR_OF_CELL, first_windows, tolerance_for
+from export.certify import first_windows, tolerance_for
 from export.config import BundleConfig
 from export.examples import start_values
-from export.model import Forecasters
+from export.inference_inputs import is_inference_model, sizes_of_inference
 from export.model_file import open_model, refuse_untrusted
 from export.model_inputs import sizes_for
 from export.pipeline import (
@@ -26,21 +24,18 @@ from export.pipeline import (
     warn_of_another_feature,
 )
 from export.release import Released, Unreleased, release
-from export.scaler import in_raw_units, read_scaler
-from export.training import at_once, evaluate, free_running
+from export.scaler import read_scaler
+from export.taken import Kind, Taken, take_inference, take_training
+from export.training import evaluate, free_running
 from export.windows import Statistics, TrainingWindows, measure, open_windows
+from export.written import refuse_unwritten_parts
 from runner.batch import Feature
-from runner.errors import CertificationError, explain, listing
+from runner.errors import CertificationError, explain
 from runner.gap.case import shifted_in
 
 SEED = 0
 WINDOWS = 64
 """Of the validation data, that the parts are held against the whole on."""
-ACTIVATIONS = ("tanh", "relu", "sigmoid")
-"""Of an LSTM that becomes the ONNX operator."""
-
-NOT_WRITTEN = ("gelu", "leaky_relu", "LeakyReLU")
-"""Activations whose operator is TensorFlow's own, or has an attribute that the runner's audit does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +60,20 @@ class Converted:
     """A bundle that was let out.
 
     Attributes:
-        residual: by how much the model's forecast changes when it is fed back, in deviations of the target.
+        kind: of the model that it was made of.
+        residual: how far the step by step forecast is from what that model makes of it (see `Taken`), in deviations of
+            the target.
     """
 
     released: Released
+    kind: Kind
     residual: float
 
 
 def convert_model(
     source: Source, out: Path, config: BundleConfig, say: Callable[[str], None], *, trust: bool
 ) -> Converted:
-    """Write the certified bundle of a training model.
+    """Write the certified bundle of a training model, or of an unrolled inference model.
 
     Args:
         source: the model and windows.
@@ -94,22 +92,21 @@ def convert_model(
     refuse_untrusted(source.model, trust=trust)
     require_tensorflow()
     start_tensorflow(SEED)
-    training = open_model(source.model, trust=trust)
-    valid = _windows(training, source)
+    model = open_model(source.model, trust=trust)
+    valid = _windows(model, source)
     feature, statistics = check_names(config, valid.sizes), measure(valid)
     refuse_rejects({source.valid: statistics}, config)
     say(describe(valid.sizes, statistics))
     warn_of_another_feature(statistics, feature, say)
     scaler = None if source.scaler is None else read_scaler(source.scaler, valid.sizes, config.start, feature)
-    if scaler is not None:
-        training = in_raw_units(training, scaler, valid.sizes)
-        config = config.model_copy(update={"start": scaler.raw_start(config.start)})
-    models = dissect(training, config.start, feature, valid.sizes)
-    refuse_unwritten(models.training)
-    residual = refuse_other_steps(models, valid, statistics, config, feature)
+    take = take_inference if is_inference_model(model) else take_training
+    taken = take(model, valid.sizes, config, feature, scaler)
+    models, config = taken.models, taken.config
+    residual = refuse_other_steps(taken, valid, statistics, feature)
     say(f"{source.model}: states {', '.join(models.states)}; memory {', '.join(models.memory) or 'none'}; certifying")
     told = {
         "kind": "convert",
+        "model": taken.kind,
         "sha256": hashlib.sha256(source.model.read_bytes()).hexdigest(),
         "residual": residual,
         "scaler": None if scaler is None else scaler.model_dump(),
@@ -123,66 +120,38 @@ def convert_model(
         losses=evaluate(models, valid, config, feature),
         origin={"config": config.model_dump(), "source": told},
     )
-    return Converted(release(candidate, valid, out), residual)
+    try:
+        return Converted(release(candidate, valid, out), taken.kind, residual)
+    except CertificationError as error:
+        refuse_unwritten_parts(models, error)
+        raise
 
 
-def refuse_unwritten(training: Any) -> None:
-    """Refuse layers that become loops in ONNX, which no bundle may hold, or no ONNX at all.
-
-    Raises:
-        CertificationError: names each of them.
-    """
-    found = [(operation, _in_the_way(operation)) for operation in operations_of(training)]
-    problems = [f"layer {layer.name} ({type(layer).__name__}): {why}" for layer, why in found if why]
-    if problems:
-        expected = "LSTM layers with a sigmoid as recurrent_activation, and no masks"
-        what = "the model has layers that cannot be written as ONNX without loops" + listing(problems)
-        raise CertificationError(explain(what, expected=expected, remedy="train it with such layers"))
-
-
-def _in_the_way(operation: Any) -> str | None:
-    layer = getattr(operation, "forward_layer", operation)
-    cell = getattr(layer, "cell", None)
-    activation = getattr(getattr(operation, "activation", None), "__name__", type(operation).__name__)
-    if activation in NOT_WRITTEN:
-        return f"no bundle may hold the operator of {activation}"
-    if type(operation).__name__ == "Masking" or getattr(operation, "mask_zero", False):
-        return "it masks steps; give the steps that are there as past_observed"
-    if cell is None:
-        return None
-    kind = OPERATOR_OF_CELL.get(type(cell).__name__)
-    if kind is None:
-        return f"a recurrence of {type(cell).__name__}"
-    of_the_gates = getattr(getattr(cell, "recurrent_activation", None), "__name__", "sigmoid")
-    if cell.activation.__name__ not in (ACTIVATIONS if kind == "LSTM" else ("tanh",)) or of_the_gates != "sigmoid":
-        return f"its activations are {cell.activation.__name__} and {of_the_gates}"
-    return None
-
-
-def refuse_other_steps(
-    models: Forecasters, valid: TrainingWindows, statistics: Statistics, config: BundleConfig, feature: Feature
-) -> float:
-    """Feed the free-running forecast of real windows to the training model: it must come out unchanged.
+def refuse_other_steps(taken: Taken, valid: TrainingWindows, statistics: Statistics, feature: Feature) -> float:
+    """Forecast real windows step by step, and compare with what the model of the file makes of them.
 
     Returns:
-        The largest change, in deviations of each target.
+        The largest difference, in deviations of each target.
 
     Raises:
-        CertificationError: it is changed.
+        CertificationError: it is too large.
     """
     batch = first_windows(valid, WINDOWS)
-    forecast = free_running(models, batch)
-    again = at_once(models.training, batch, shifted_in(start_values(batch, config, feature), forecast))
-    scales = [target.scale for target in statistics.targets]
-    change = float((np.abs(again - forecast) / np.tile(scales, valid.sizes.horizon)).max())
+    forecast = free_running(taken.models, batch)
+    fed = shifted_in(start_values(batch, taken.config, feature), forecast)
+    scales = np.tile([target.scale for target in statistics.targets], valid.sizes.horizon)
+    difference = (np.abs(taken.again(batch, fed) - forecast) / scales).max(axis=0)
     allowed = tolerance_for(statistics)
-    if not change <= allowed:
-        what = "step by step the decoder forecasts otherwise than the training model"
-        got, expected = f"a difference of {change:.3g} deviations of the target", f"at most {allowed:.3g}"
-        raise CertificationError(explain(what, got=got, expected=expected))
-    return change
+    if not (difference <= allowed).all():
+        first = int(np.argmax(~(difference <= allowed))) // len(statistics.targets) + 1
+        what = f"run step by step, the decoder forecasts otherwise than the {taken.kind} model, from step {first} on"
+        got, expected = f"a difference of {difference.max():.3g} deviations of the target", f"at most {allowed:.3g}"
+        remedy = "is the start value (--set start=...) that of the model? Else report it with the model"
+        raise CertificationError(explain(what, got=got, expected=expected, remedy=remedy))
+    return float(difference.max())
 
 
-def _windows(training: Any, source: Source) -> TrainingWindows:
-    sizes, flagged = sizes_for(training, source.valid, source.columns)
+def _windows(model: Any, source: Source) -> TrainingWindows:
+    find = sizes_of_inference if is_inference_model(model) else sizes_for
+    sizes, flagged = find(model, source.valid, source.columns)
     return replace(open_windows(source.valid, sizes.past, source.columns, sizes), flagged=flagged)

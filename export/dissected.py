@@ -87,11 +87,21 @@ def sort_calls(training: Any, sizes: Sizes | None = None) -> Dissected:
     fitting = {(horizon, targets), (horizon,)} if targets == 1 else {(horizon, targets)}
     if id(outputs[0]) not in downstream or tuple(outputs[0].shape[1:]) not in fitting:
         what, got = "the model's output is no forecast by its decoder", f"{list(outputs[0].shape)} of layer {makers}"
-        raise CertificationError(explain(what, got=got, expected=f"[B, {horizon}, {targets}] from the decoder's input"))
+        expected = f"[B, {horizon}, {targets}] from the decoder's input"
+        remedy = f"end the model with one number a step for each target, Dense({targets})"
+        raise CertificationError(explain(what, got=got, expected=expected, remedy=remedy))
     decoder = _decoder(calls, downstream, horizon)
     encoder = tuple(call for call in calls if not any(call is other for other in decoder))
     recurrent = _recurrent(decoder, downstream)
+    if not recurrent:
+        what = "the model's decoder has no recurrent layer, so there is no state to carry"
+        got, remedy = ", ".join(call.name for call in decoder), "a decoder of LSTM or GRU layers"
+        raise CertificationError(explain(what, got=got, expected=remedy, remedy=f"train a model with {remedy}"))
     memory, ahead = _read_beside(decoder, recurrent, inputs)
+    if not memory and not ahead and all(layer.initial is None for layer in recurrent):
+        refuse(
+            recurrent[0].call, "it begins with zeros and reads nothing of the encoder, so the context does not matter"
+        )
     return Dissected(inputs, encoder, decoder, recurrent, memory, ahead, outputs[0], horizon)
 
 
@@ -124,8 +134,6 @@ def _recurrent(decoder: tuple[Call, ...], downstream: set[int]) -> tuple[Recurre
             if initial and any(id(tensor) in downstream for tensor in initial):
                 refuse(call, "its first state depends on the decoder's input, so an encoder cannot hand it over")
             found.append(Recurrent(call, names, initial))
-    if not found:
-        raise CertificationError("the model's decoder has no recurrent layer, so there is no state to carry")
     return tuple(found)
 
 

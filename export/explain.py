@@ -1,5 +1,7 @@
 """What the Keras model adds to an explanation: its own loss, its loop, and what further training would win."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,7 +137,8 @@ def open_keras_model(path: Path, manifest: Manifest, more: Further | None, say: 
     sizes = sizes_of(manifest)
     parts = sort_calls(training, None)
     if (found := _sizes(parts)) != sizes:
-        raise InputError(explain(f"{path} is not the bundle's model", got=found, expected=sizes))
+        remedy = "give the model that the bundle was made of"
+        raise InputError(explain(f"{path} is not that", got=_said(found), expected=_said(sizes), remedy=remedy))
     models = forecasters_of(parts, _start(manifest), manifest.target.feature)
     return KerasModel(f"{path}", parts, models, manifest, more, say)
 
@@ -159,6 +162,7 @@ def model_opener(asked: Mapping[str, Any], say: Say) -> Callable[[Manifest], Ker
             roles = {role: name for role, name in asked["column"].items() if role not in EXPLAINING_ROLES}
             train = replace(open_windows(asked["train"], manifest.past_width, roles), flagged=manifest.past_observed)
             more = Further(train, measure(train), asked["epochs"], asked["batch_size"], asked["learning_rate"])
+        _refuse_another(asked["model"], Path(asked["bundle"]) / manifest.certificate.file)
         return open_keras_model(asked["model"], manifest, more, say, trust=asked["trust_model"])
 
     return opened
@@ -167,6 +171,26 @@ def model_opener(asked: Mapping[str, Any], say: Say) -> Callable[[Manifest], Ker
 def _start(manifest: Manifest) -> float | Literal["last"]:
     """Return the start value of a bundle, which has one target here."""
     return manifest.start.value if isinstance(manifest.start.value, float) else "last"
+
+
+def _refuse_another(path: Path, certificate: Path) -> None:
+    """Refuse a model of which the bundle's certificate says that it is another file.
+
+    Raises:
+        InputError: it is.
+    """
+    source = json.loads(certificate.read_bytes()).get("source", {})
+    if source.get("model") == "training" and path.is_file():
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != source["sha256"]:
+            what, remedy = f"{path} is not the model that the bundle was made of", "give that file, or convert this one"
+            raise InputError(
+                explain(what, got=f"sha256 {found}", expected=f"{source['sha256']} (certificate.json)", remedy=remedy)
+            )
+
+
+def _said(sizes: Sizes) -> str:
+    return f"context {sizes.context}, horizon {sizes.horizon}, {sizes.past} past and {sizes.future} future features"
 
 
 def _sizes(parts: Dissected) -> Sizes:

@@ -10,6 +10,7 @@ import onnx
 
 from export.model import Forecasters
 from export.recurrence import as_operators
+from export.written_out import written_out
 from runner.audit import EXPORT_ID_KEY, Signature
 from runner.errors import CertificationError, explain
 
@@ -39,9 +40,9 @@ def convert(models: Forecasters) -> GraphPair:
     Raises:
         CertificationError: a model cannot be converted.
     """
-    with _plain_layers(models):
-        encoder = _convert(models.encoder, models.encoder_roles)
-        step = _convert(models.step, models.step_roles)
+    with plain_layers(models):
+        encoder = graph_of(models.encoder, models.encoder_roles)
+        step = graph_of(models.step, models.step_roles)
     digest = hashlib.sha256()
     for graph in (encoder, step):
         digest.update(hashlib.sha256(serialize(graph)).digest())
@@ -73,7 +74,12 @@ def serialize(graph: onnx.ModelProto) -> bytes:
     return bytes(graph.SerializeToString(deterministic=True))
 
 
-def _convert(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
+def graph_of(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
+    """Write a Keras model as ONNX, its outputs named by role.
+
+    Raises:
+        CertificationError: tf2onnx cannot.
+    """
     import tensorflow as tf
     import tf2onnx
 
@@ -81,13 +87,14 @@ def _convert(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
 
     def call(*tensors: Any) -> tuple[Any, ...]:
         outputs = model(list(tensors), training=False)
-        return tuple(tf.identity(output) for output in outputs)  # never an input under an output's name
+        listed = outputs if isinstance(outputs, list | tuple) else [outputs]
+        return tuple(tf.identity(output) for output in listed)  # never an input under an output's name
 
     traced = tf.function(call, input_signature=signature)
     try:
         with as_operators(model) as handlers:
             converted, _ = tf2onnx.convert.from_function(
-                traced, input_signature=signature, opset=OPSET, custom_op_handlers=handlers
+                traced, input_signature=signature, opset=OPSET, custom_op_handlers={**handlers, **written_out()}
             )
     except CertificationError:
         raise
@@ -102,7 +109,7 @@ def _convert(model: Any, roles: tuple[str, ...]) -> onnx.ModelProto:
 
 
 @contextlib.contextmanager
-def _plain_layers(models: Forecasters) -> Iterator[None]:
+def plain_layers(models: Forecasters) -> Iterator[None]:
     """Set recurrent layers to the form that becomes the ONNX operator, whatever the model trained with.
 
     cuDNN's operators do not exist in ONNX; unrolled steps, and the implementation that recurrent dropout chooses, are

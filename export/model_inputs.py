@@ -31,14 +31,20 @@ def sizes_of_model(training: Any) -> tuple[dict[str, int], dict[str, tuple[int |
     shapes = {role: tuple(training.inputs[place].shape[1:]) for role, place in roles.items()}
     if any(len(shape) != (1 if role == "past_observed" else 2) for role, shape in shapes.items()):
         expected = "past [C, F], past_observed [C], decoder_input [H, M] and future_known [H, K]"
-        raise CertificationError(explain("the model's inputs have other axes", got=shapes, expected=expected))
+        remedy = "give each input these axes, such as keras.Input((C, F))"
+        raise CertificationError(
+            explain("the model's inputs have other axes", got=_listed(shapes), expected=expected, remedy=remedy)
+        )
     horizon, width = shapes["decoder_input"]
     targets = _targets(training, width)
     if width != targets and "future_known" not in shapes:
         shapes["future_known"] = (horizon, None if width is None else width - targets)
     elif width != targets:
         got = f"decoder_input {list(shapes['decoder_input'])} beside future_known"
-        raise CertificationError(explain("the decoder's input holds more than the previous value", got=got))
+        remedy = "give covariates in one of them: behind the previous value, or as future_known"
+        raise CertificationError(
+            explain("the decoder's input holds more than the previous value", got=got, remedy=remedy)
+        )
     shapes["decoder_input"] = (horizon, targets)
     return roles, shapes
 
@@ -87,7 +93,14 @@ def _roles(training: Any) -> dict[str, int]:
         first = 1 if names[0].startswith("dec") and not names[1].startswith("dec") else 0
         return {"past": first, "decoder_input": 1 - first}
     expected = f"two inputs (encoder's, decoder's), or inputs named {', '.join(INPUT_ROLES)}"
-    raise CertificationError(explain("the model's inputs are not known", got=", ".join(names), expected=expected))
+    remedy = "name them so; of an inference model, give the training model that has the same layers"
+    raise CertificationError(
+        explain("the model's inputs are not known", got=", ".join(names), expected=expected, remedy=remedy)
+    )
+
+
+def _listed(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
+    return ", ".join(f"{role} {list(shape)}" for role, shape in shapes.items())
 
 
 def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[Any], tuple[Call, ...]]:
@@ -110,7 +123,7 @@ def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[A
         fed = {"decoder_input": (sizes.horizon, sizes.targets)}
         shapes = {role: fed.get(role, sizes.shape(role)) for role in shapes}
     if any(axis is None for shape in shapes.values() for axis in shape):
-        raise CertificationError(explain("the model leaves axes open", got=shapes, expected="fixed lengths"))
+        raise CertificationError(explain("the model leaves axes open", got=_listed(shapes), expected="fixed lengths"))
     inputs = {role: keras.Input(shapes[role], name=role) for role in INPUT_ROLES if role in shapes}
     given, first = dict(inputs), []
     if "future_known" in inputs and "future_known" not in roles:

@@ -17,7 +17,7 @@ from export.model import build
 from export.release import Released, Unreleased, release
 from export.training import Trained, evaluate
 from export.trials import Choice, train_as_asked
-from export.windows import Statistics, TrainingWindows, measure, open_windows
+from export.windows import Statistics, TrainingWindows, measure, open_windows, told
 from runner.batch import Feature, features_of
 from runner.errors import InputError, UsageError, explain, listing
 from runner.schema import Sizes
@@ -188,7 +188,7 @@ def refuse_rejects(found: dict[str, Statistics], config: BundleConfig) -> None:
     for text, statistics in found.items():
         bad = sum(statistics.rejects.values())
         if bad > config.max_reject_rate * (bad + statistics.windows + statistics.without_target):
-            problems.append(f"{text}: {bad} rows rejected, {statistics.windows} good: {statistics.rejects}")
+            problems.append(f"{text}: {bad} rows rejected, {statistics.windows} good: {told(statistics.rejects)}")
     if problems:
         what = f"more rows are bad than max_reject_rate = {config.max_reject_rate} allows:" + listing(problems)
         remedy = "mend the data (docs/data-contract.md says what each reason means), or --set max_reject_rate=1"
@@ -210,7 +210,7 @@ def warn_of_another_feature(found: Statistics, feature: Feature, say: Say) -> No
 def describe(sizes: Sizes, found: Statistics) -> str:
     """Say in a line what the windows are."""
     bad = sum(found.rejects.values())
-    rejected = f", {bad:,} rejected ({found.rejects})" if bad else ""
+    rejected = f", {bad:,} rejected ({told(found.rejects)})" if bad else ""
     rejected += f", {found.without_target:,} without a target" if found.without_target else ""
     several = f"{sizes.targets} targets, " if sizes.targets > 1 else ""
     return (

@@ -1,5 +1,6 @@
 """Put the scaling that a team did outside its model into the model, so that it takes and gives raw units."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from export.config import Start
+from export.model import Forecasters
 from export.model_inputs import named
 from export.steps import own
 from runner.batch import Feature, features_of
@@ -81,34 +83,63 @@ def read_scaler(path: Path, sizes: Sizes, start: Start, feature: Feature) -> Sca
         raise InputError(explain(f"cannot read the scaler {path}", got=error.strerror)) from error
     if found:
         raise InputError(explain(f"the scaler {path} does not fit:" + listing(found), expected=remedy))
+    refuse_two_scalings(scaler, start, feature)
+    return scaler
+
+
+def refuse_two_scalings(scaler: Scaler, start: Start, feature: Feature) -> None:
+    """Refuse to feed the last target of the past where that is scaled otherwise than the target.
+
+    Raises:
+        UsageError: it is.
+    """
     for index, location, scale in zip(features_of(feature), *scaler.target.each(), strict=True):
         past = (scaler.past.location[index], scaler.past.scale[index])
         if start == "last" and past != (location, scale):
             what = "start = last feeds the last target of the past, but past and target are scaled differently"
             expected, got = f"location {location}, scale {scale}", f"{past[0]}, {past[1]}"
             raise UsageError(explain(what, got=got, expected=expected, remedy="a number as start"))
-    return scaler
 
 
 def in_raw_units(training: Any, scaler: Scaler, sizes: Sizes) -> Any:
-    """Return a model that takes and gives raw units around one that takes and gives scaled ones.
+    """Return a training model that takes and gives raw units around one that takes and gives scaled ones."""
+    return around(named(training, sizes), scaler)
+
+
+def forecasters_in_raw_units(models: Forecasters, scaler: Scaler) -> Forecasters:
+    """Return encoder, step and training model in raw units around scaled ones; states and memory stay as they are."""
+    return replace(
+        models,
+        training=around(models.training, scaler),
+        encoder=around(models.encoder, scaler),
+        step=around(models.step, scaler),
+        cell_step=around(models.cell_step, scaler),
+    )
+
+
+def around(inner: Any, scaler: Scaler) -> Any:
+    """Return a model whose inputs of our names are scaled before it, and whose first output is unscaled behind it.
 
     Steps of the context that are missing are 0 after the scaling, as a model that takes `past_observed` has seen them.
     """
     import keras
 
-    inner = named(training, sizes)
     inputs = {entry.name: keras.Input(entry.shape[1:], name=entry.name) for entry in inner.inputs}
-    scaled = {**inputs, "past": _scaled(inputs["past"], scaler.past, "past")}
+    scaled = dict(inputs)
+    if "past" in inputs:
+        scaled["past"] = _scaled(inputs["past"], scaler.past, "past")
     if "past_observed" in inputs:
         flags = [scaled["past"], inputs["past_observed"]]
         scaled["past"] = own(lambda given: given[0] * given[1][:, :, None], "freerun_missing_is_0")(flags)
-    scaled["decoder_input"] = _scaled(inputs["decoder_input"], scaler.target, "previous")
-    if scaler.future_known is not None:
+    for name in {"decoder_input", "previous"} & set(inputs):
+        scaled[name] = _scaled(inputs[name], scaler.target, "previous")
+    if scaler.future_known is not None and "future_known" in inputs:
         scaled["future_known"] = _scaled(inputs["future_known"], scaler.future_known, "future")
     location, scale = np.array(scaler.target.each(), np.float32)
     back = own(lambda given: given * scale + location, "freerun_unscaled")
-    return keras.Model(list(inputs.values()), back(inner(list(scaled.values()))), name="training")
+    outputs = inner(list(scaled.values()))
+    first, *rest = outputs if isinstance(outputs, list | tuple) else [outputs]
+    return keras.Model(list(inputs.values()), [back(first), *rest] if rest else back(first), name=inner.name)
 
 
 def _scaled(tensor: Any, by: Features | Target, name: str) -> Any:

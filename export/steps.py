@@ -31,8 +31,9 @@ def refuse(call: Call, why: str) -> NoReturn:
         CertificationError: always.
     """
     what = f"the decoder cannot be run step by step: layer {call.name}"
-    remedy = "a decoder of LSTM or GRU layers with return_sequences=True, whose other layers look at one step alone"
-    raise CertificationError(explain(what, got=why, expected=remedy))
+    expected = "LSTM or GRU layers with return_sequences=True, and other layers that look at one step alone"
+    remedy = "train the model without that layer in its decoder, or move it before the decoder, into the encoder"
+    raise CertificationError(explain(what, got=why, expected=expected, remedy=remedy))
 
 
 def own(function: Callable[[Any], Any], name: str) -> Any:

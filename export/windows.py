@@ -207,8 +207,9 @@ def measure(windows: TrainingWindows) -> Statistics:
                 levels[index] = max(levels[index], float(np.abs(values).max(initial=0.0)))
     bare += rejects.pop("target_missing", 0)  # a forecast without a truth to learn from, nothing wrong with it
     if not all(target.count for target in targets):
-        got = f"{good} good windows, {dict(rejects)} rejected, {bare} without a target, no target that counts"
-        raise InputError(explain("there is nothing to learn from", got=got))
+        got = f"{good} good windows, rejected: {told(rejects)}; {bare} without a target, no target that counts"
+        remedy = "give windows with targets; docs/data-contract.md says what each reason means, and mask 1 = excluded"
+        raise InputError(explain(f"there is nothing to learn from in {windows.dataset.root}", got=got, remedy=remedy))
     first, *others = (
         Measured(float(target.mean[0]), float(target.scale()[0]), level)
         for target, level in zip(targets, levels, strict=True)
@@ -267,6 +268,11 @@ def infer_sizes(dataset: Dataset, path: str, feature_count: int | None, columns:
         raise InputError(explain(f"cannot tell the sizes of {path}", got=lengths, remedy=remedy))
     future = math.prod(lengths["future_known"]) // horizon if lengths["future_known"] else 0
     return Sizes(context, horizon, width, future, targets)
+
+
+def told(rejects: Mapping[str, int]) -> str:
+    """Say how many rows were rejected for which reason."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in rejects.items()) or "none"
 
 
 def _past_sizes(past: list[int], flags: list[int], feature_count: int | None) -> tuple[int, int]:

@@ -13,6 +13,8 @@ FEWEST_FOR_A_LINE = 4
 """Through fewer steps a line of each window's own goes nearly always."""
 FLAT = 1e-3
 """A line that rises by less than this, in target deviations, explains nothing."""
+NO_FACTOR = 1e-6
+"""Another unit's factor that is as near to 1 is rounding."""
 NEAR = 1e-2
 """A line of each window's own comes nearer than other faults in any case; further off than this, it is not told."""
 
@@ -95,13 +97,20 @@ def moved(case: Case) -> Iterator[Alternative]:
         yield Alternative("inputs_shifted", said.format("early"), early)
     line = _line(right.ravel()[None], case.given.ravel()[None], case.scale)
     slope, offset = (float(found[0, 0]) for found in line)
-    said = f"The forecasts are right, but in other units ({slope:.6g} times, plus {offset:.6g}); unscale them."
-    yield Alternative("scaling_dropped", said, _on(line, right))
+    yield Alternative("scaling_dropped", _in_units(slope, offset, case.allowed * case.scale), _on(line, right))
     if right.shape[1] >= FEWEST_FOR_A_LINE:
         said = "The forecasts are right, but in units of each window's own scale; unscale them."
         prediction = _on(_line(right, case.given, case.scale), right)
-        if np.abs(prediction - case.given).max() < NEAR * case.scale:
+        if np.abs(prediction.astype(np.float64) - case.given).max() < NEAR * case.scale:
             yield Alternative("scaling_dropped", said, prediction)
+
+
+def _in_units(slope: float, offset: float, nothing: float) -> str:
+    """Say how forecasts in other units are made of the right ones; an offset below `nothing` is rounding."""
+    if abs(slope - 1) < NO_FACTOR:
+        return f"The forecasts are right, but {offset:+.4g} was added to each; take it off."
+    rest = "" if abs(offset) < nothing else f", {'plus' if offset > 0 else 'less'} {abs(offset):.4g}"
+    return f"The forecasts are right, but in other units: each is {slope:.6g} times the right one{rest}; unscale them."
 
 
 def _line(x: F32, y: F32, scale: float) -> tuple[F64, F64]:
@@ -116,4 +125,5 @@ def _line(x: F32, y: F32, scale: float) -> tuple[F64, F64]:
 
 def _on(line: tuple[F64, F64], x: F32) -> F32:
     slope, offset = line
-    return (slope * x + offset).astype(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 it is infinitely far from any forecast
+        return (slope * x + offset).astype(np.float32)

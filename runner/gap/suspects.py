@@ -85,7 +85,7 @@ def examine(
 
 def difference_of(case: Case, prediction: F32) -> float:
     """Return the largest difference to the forecasts of a case, in target deviations; infinite if none is claimed."""
-    difference = np.abs(prediction - case.given)
+    difference = np.abs(prediction.astype(np.float64) - case.given)
     claimed = ~np.isnan(prediction)
     return float(difference[claimed].max()) / case.scale if claimed.any() else float("inf")
 

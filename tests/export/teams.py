@@ -146,7 +146,8 @@ def several(targets: int, *, scales: tuple[float, ...] = (), **settings: Any) ->
 
 
 ACTIVATIONS = (
-    "relu", "sigmoid", "elu", "selu", "silu", "softplus", "softsign", "relu6", "exponential",
+    "relu", "sigmoid", "elu", "selu", "silu", "softplus", "softsign", "relu6", "gelu", "leaky_relu", "celu", "mish",
+    "hard_sigmoid", "exponential",
 )  # fmt: skip
 """Of dense layers, the last one of small numbers only."""
 MODELS = {

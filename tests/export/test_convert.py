@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -40,7 +42,8 @@ from teams import (
 )
 
 LEVEL, DEVIATION = 50.0, 4.0
-PAGE = Path(__file__).parents[2] / "docs" / "convert.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "convert.md"
 TWO = {"location": [1, 1], "scale": [2, 1]}
 
 
@@ -122,6 +125,36 @@ def test_the_network_of_the_tutorials_is_trained_converted_and_scored_to_keras_o
     assert checked.code == 0, checked.out
 
 
+def test_the_inference_model_of_the_tutorials_alone_makes_the_same_bundle(windows, valid, convert, scored, tmp_path):
+    model, inference = trained_as_in_a_tutorial(windows, tmp_path)
+    done, bundle = convert(inference, valid)
+    assert done.code == 0, done.err
+    assert re.search(r"step by step +\S+ deviations of the target from its own forecast", done.out)
+    forced, _ = scored(bundle, valid, "teacher-forced")
+    free, predictions = scored(bundle, valid, "free-running")
+    unrolled = inference.predict(windows.past, verbose=0)
+    assert free == pytest.approx(windows.loss(unrolled), rel=1e-6)
+    assert forced == pytest.approx(windows.loss(model.predict([windows.past, windows.teacher], verbose=0)), rel=1e-6)
+    np.testing.assert_allclose(predictions, unrolled, atol=1e-6)
+    assert max(max(entry["free_running"]) for entry in certificate(bundle)["parity"]) < 1e-5
+
+
+def test_a_file_whose_loss_and_metric_are_its_authors_own_opens(valid, windows, convert):
+    def masked_mse(y_true, y_pred):
+        return keras.ops.mean((1.0 - y_true[:, :, 1:]) * keras.ops.square(y_true[:, :, :1] - y_pred))
+
+    class Bias(keras.metrics.Mean):
+        def update_state(self, y_true, y_pred, sample_weight=None):
+            super().update_state(y_pred - y_true[:, :, :1], sample_weight)
+
+    model = seq2seq()
+    model.compile(optimizer="adam", loss=masked_mse, metrics=[Bias()])
+    targets = np.stack([windows.target, windows.mask.astype(np.float32)], axis=2)
+    model.fit([windows.past, windows.teacher], targets, epochs=1, verbose=0)
+    done, _ = convert(model, valid)
+    assert done.code == 0, done.err
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_each_kind_of_model_does_in_onnx_what_it_does_in_keras(name, valid, windows, convert, scored, within, tmp_path):
     keras.utils.set_random_seed(3)
@@ -133,11 +166,10 @@ def test_each_kind_of_model_does_in_onnx_what_it_does_in_keras(name, valid, wind
         modes = [entry[mode] for mode in entry if mode.endswith(("teacher_forced", "free_running"))]
         assert [len(steps) for steps in modes] == [HORIZON] * 4
         assert max(map(max, modes)) < 1e-5
-    for graph in ("encoder", "decoder_step"):
-        content = onnx.load_model_from_string((bundle / f"{graph}.onnx").read_bytes()).graph
-        kinds = {node.op_type for node in content.node}
-        assert not kinds & {"Loop", "Scan", "If"}
-        assert kinds & {"LSTM", "GRU", "RNN"}
+    kinds = {path.stem: {node.op_type for node in onnx.load(path).graph.node} for path in bundle.rglob("*.onnx")}
+    assert set(kinds) == {"encoder", "decoder_step", "fused"}
+    assert not set.union(*kinds.values()) & {"Loop", "Scan", "If"}
+    assert all(kinds[graph] & {"LSTM", "GRU", "RNN"} for graph in ("encoder", "decoder_step"))
     _, predictions = scored(bundle, valid, "free-running")
     data = write(tmp_path / "predicted.parquet", windows, own=predictions)
     checked = within(cli, "doctor", tmp_path / "model.keras", data, "--predictions", "own", "--trust-model")
@@ -280,6 +312,30 @@ def three_inputs():
     return keras.Model([*model.inputs, third], layers.Add()([model.output, third]))
 
 
+def not_connected():
+    past, given = keras.Input((CONTEXT, FEATURES)), keras.Input((HORIZON, 1))
+    y = layers.LSTM(4, return_sequences=True, name="on_its_own")(given)
+    return keras.Model([past, given], layers.Dense(1)(y))
+
+
+def handed_on():
+    past, given = keras.Input((CONTEXT, FEATURES)), keras.Input((HORIZON, 1))
+    _, *states = layers.LSTM(4, return_state=True)(past)
+    y, *after = layers.LSTM(4, return_sequences=True, return_state=True)(given, initial_state=states)
+    return keras.Model(
+        [past, given], layers.Dense(1)(layers.LSTM(4, return_sequences=True, name="second")(y, initial_state=after))
+    )
+
+
+def summed(y):
+    return layers.Dense(1)(layers.Add()([y, layers.RepeatVector(HORIZON)(layers.GlobalMaxPooling1D(name="most")(y))]))
+
+
+def from_the_first(y):
+    beside = layers.Lambda(lambda x: x + x[:, :1], output_shape=(HORIZON, 4), name="from_the_first")
+    return layers.Dense(1)(beside(y))
+
+
 def masked():
     past, given = keras.Input((CONTEXT, FEATURES)), keras.Input((HORIZON, 1))
     _, *states = layers.LSTM(4, return_state=True)(layers.Masking(name="gaps")(past))
@@ -310,16 +366,10 @@ def sequential():
     return keras.Sequential([keras.Input((CONTEXT, FEATURES)), layers.LSTM(4), layers.Dense(HORIZON)])
 
 
-def inference_model():
-    past = keras.Input((CONTEXT, FEATURES))
-    _, *states = layers.LSTM(4, return_state=True)(past)
-    decoder, dense, given = layers.LSTM(4, return_state=True), layers.Dense(1), past[:, -1:, :1]
-    steps = []
-    for _ in range(HORIZON):
-        hidden, *states = decoder(given, initial_state=states)
-        steps.append(dense(hidden))
-        given = steps[-1][:, None]
-    return keras.Model(past, keras.ops.concatenate(steps, axis=1))
+def single_step():
+    previous, *states = keras.Input((1, 1)), keras.Input((4,)), keras.Input((4,))
+    hidden, *after = layers.LSTM(4, return_state=True)(previous, initial_state=states)
+    return keras.Model([previous, *states], [layers.Dense(1)(hidden), *after])
 
 
 def self_attention(y):
@@ -349,11 +399,22 @@ REFUSED = {
         r"layer lstm\w* \(LSTM\): its activations are tanh and hard_sigmoid",
     ),
     "an activation that is not written": (
-        lambda: seq2seq(head=lambda y: layers.Dense(1)(layers.Dense(4, activation="gelu", name="curved")(y))),
-        r"layer curved \(Dense\): no bundle .* gelu",
+        lambda: seq2seq(head=lambda y: layers.Dense(1)(layers.Dense(4, activation="sparsemax", name="curved")(y))),
+        r"layer curved \(Dense\): .*(TopK|CumSum)",
+    ),
+    "a GRU with other activations": (
+        lambda: seq2seq(kind=layers.GRU, activation="relu"),
+        r"layer gru\w* \(GRU\): its activations are relu",
+    ),
+    "no state between encoder and decoder": (not_connected, r"layer on_its_own \(LSTM\).*nothing of the encoder"),
+    "a state that the decoder hands on": (handed_on, r"layer second \(LSTM\).*depends on the decoder's input"),
+    "a maximum over the horizon": (lambda: seq2seq(head=summed), r"layer most \(GlobalMaxPooling1D\)"),
+    "a Lambda that adds the first step": (
+        lambda: seq2seq(head=from_the_first),
+        r"layer from_the_first \(Lambda\).*from step 2 on",
     ),
     "masked steps": (masked, r"layer gaps \(Masking\).*past_observed"),
-    "an inference model": (inference_model, "inputs are not known"),
+    "a model of a single step": (single_step, "inputs are not known.*name them so"),
 }
 
 
@@ -363,13 +424,36 @@ def test_what_cannot_be_taken_is_refused_by_name_with_what_to_do(name, valid, co
     done, _ = convert(build(), valid)
     assert done.code == 16, done.err
     assert re.search(f"(?s){said}", done.err), done.err
-    assert re.search("remedy|expected", done.err)
+    assert "remedy" in done.err, done.err
     assert "Traceback" not in done.err
+
+
+def test_a_refusal_through_the_real_command_line_is_exit_16_with_the_layers_name(valid, tmp_path):
+    seq2seq(head=self_attention).save(tmp_path / "model.keras")
+    words = [tmp_path / "model.keras", "--valid", valid, "--out", tmp_path / "bundle", "--trust-model"]
+    program = Path(sys.executable).with_name("freerun-export")
+    done = subprocess.run([program, "convert", *words], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 16, done.stderr
+    assert re.search(r"(?s)error: .*layer to_itself \(Attention\).*remedy", done.stderr), done.stderr
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_model_that_nobody_trusts_is_not_opened(valid, convert):
     done, _ = convert(seq2seq(), valid, trust=False)
     assert (done.code, "a .keras file is a program" in done.err, "--trust-model" in done.err) == (2, True, True)
+
+
+def test_another_model_than_the_bundles_is_not_taken_for_a_fault_of_the_wiring(valid, convert, within, tmp_path):
+    done, bundle = convert(seq2seq(), valid)
+    assert done.code == 0, done.err
+    words = ["explain-gap", bundle, valid, "--json", "--trust-model", "--model"]
+    assert within(cli, *words, tmp_path / "model.keras").code == 0
+    seq2seq().save(tmp_path / "other.keras")
+    other = within(cli, *words, tmp_path / "other.keras")
+    assert other.code == 11, other.err
+    assert re.search("(?s)is not the model that the bundle was made of.*sha256.*remedy", other.err), other.err
+    gone = within(cli, *words, tmp_path / "none.keras")
+    assert (gone.code, "sha256" in gone.err) == (11, False)
 
 
 def test_other_data_other_names_and_a_bundle_that_is_there_are_refused(valid, convert, within, tmp_path):

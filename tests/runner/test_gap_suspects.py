@@ -218,6 +218,28 @@ def test_the_start_value_that_was_used_is_told(net):
     assert "was 2.345, not -1" in judged(net, net.loop(start=2.345))[0].said
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda right: right + 0.5, "but +0.5 was added to each"),
+        (lambda right: right * 4, "each is 4 times the right one; unscale"),
+        (lambda right: right * 4 - 80, "each is 4 times the right one, less 80; unscale"),
+    ],
+)
+def test_other_units_are_told_as_what_was_done_to_the_forecasts(net, given, said):
+    found = judged(net, given(net.loop().astype(np.float64)))[0]
+    assert (found.key, found.matches) == ("scaling_dropped", True)
+    assert said in found.said
+
+
+@pytest.mark.filterwarnings("error:overflow encountered in (cast|subtract):RuntimeWarning")
+def test_forecasts_at_the_end_of_float32_are_none_of_the_faults(net):
+    huge = np.random.default_rng(0).uniform(-3e38, 3e38, (WINDOWS, HORIZON))
+    found = judged(net, huge)
+    assert not any(suspect.matches for suspect in found)
+    assert min(suspect.difference for suspect in found) > 1e37
+
+
 TEACHER_FORCED = {
     "swapped once": ("states_swapped", {"begin": swap}),
     "encoder's state again": ("state_not_carried", {"carry": lambda _, first: first}),

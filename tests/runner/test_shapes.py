@@ -51,7 +51,7 @@ CASES = [
     *(Case(name, [(B, 3), (3,)], kinds={0: "BOOL", 1: "BOOL"}) for name in ("And", "Or")),
     *(Case(name, [(B, 3)]) for name in ("Abs", "Clip", "Exp", "Identity", "IsInf", "IsNaN", "Log", "Neg")),
     *(Case(name, [(B, 3)]) for name in ("Reciprocal", "Relu", "Sigmoid", "Sqrt", "Tanh")),
-    *(Case(name, [(B, 3)]) for name in ("Elu", "Selu", "Softplus", "Softsign")),
+    *(Case(name, [(B, 3)]) for name in ("Elu", "Erf", "Selu", "Softplus", "Softsign")),
     Case("Not", [(B, 3)], kinds={0: "BOOL"}),
     Case("Where", [(B, 1), (B, 3), (1, 3)], kinds={0: "BOOL"}),
     Case("Max", [(B, 3), (3,), (1,)]),
