@@ -101,6 +101,10 @@ def _other(cut: Cut, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         refuse(call, "it takes a tensor of the encoder step by step that another layer looks up whole")
     if kind == "RepeatVector":
         return own(lambda given: given[:, None], f"{operation.name}_step")(args[0])
+    if kind == "Lambda":  # it may have been told a shape, with all steps in it
+        return keras.layers.Lambda(operation.function, arguments=operation.arguments, name=f"{operation.name}_step")(
+            *args
+        )
     whole = call.gives()[0]
     if kind == "Reshape" and len(whole.shape) > 1 and whole.shape[1] == cut.horizon:
         return own(lambda given: ops.reshape(given, (-1, 1, *whole.shape[2:])), f"{operation.name}_step")(args[0])

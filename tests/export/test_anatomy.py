@@ -39,9 +39,9 @@ def windows(count, future=0, context=CONTEXT, horizon=HORIZON):
     )
 
 
-def saved(model, folder):
+def saved(model, folder, *, trust=False):
     model.save(folder / "model.keras")
-    return open_model(folder / "model.keras", trust=False)
+    return open_model(folder / "model.keras", trust=trust)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +153,10 @@ TEAMS = {
         ("hidden", "cell"),
     ),
     "squeezed": (lambda: seq2seq(head=lambda x: layers.Dense(1)(x)[:, :, 0]), ("hidden", "cell")),
+    "a Lambda that was told its shape": (
+        lambda: seq2seq(head=lambda x: layers.Dense(1)(layers.Lambda(lambda y: 2 * y, output_shape=(HORIZON, 6))(x))),
+        ("hidden", "cell"),
+    ),
     "time-distributed": (lambda: seq2seq(head=layers.TimeDistributed(layers.Dense(1))), ("hidden", "cell")),
     "models inside a model": (nested, ("hidden", "cell")),
     "no initial state": (without_initial_state, ("hidden", "cell")),
@@ -164,7 +168,7 @@ TEAMS = {
 def test_a_teams_model_comes_apart(name, tmp_path):
     build, states = TEAMS[name]
     keras.utils.set_random_seed(3)
-    training = saved(build(), tmp_path)
+    training = saved(build(), tmp_path, trust="Lambda" in name)
     models = dissect(training, -1.0, 0)
     assert models.states == states
     batch = windows(6, training.inputs[1].shape[2] - 1)
