@@ -256,7 +256,7 @@ def _inner_differences(candidate: Candidate, batch: WindowBatch) -> tuple[dict[s
         feeds["future_known"] = np.ascontiguousarray(batch.future_known[:, -1:])
     feeds |= {name: encoded[name] for name in (*models.states, *models.memory)}
     returned = dict(zip(models.step_roles, models.step.predict_on_batch(list(feeds.values())), strict=True))
-    raw = ("previous_0", "prediction", *models.memory, BASE, f"{BASE}_next")
+    raw = ("previous_0", "prediction", "location", "scale", BASE, f"{BASE}_next")
     units = dict.fromkeys(raw, manifest.target.scale)
     return (
         _by_name(encoder(encoder_feeds(manifest, batch)), encoded, units),
