@@ -1,6 +1,5 @@
 """Every kind of model that can be trained: in ONNX it does what it does in Keras, without a loop, and it learns."""
 
-import dataclasses
 from itertools import product
 
 import keras
@@ -12,18 +11,14 @@ from export.anatomy import dissect
 from export.bundle_writer import draft_manifest, provisional
 from export.certify import BATCH_SIZES, Candidate, audit_pair, certify
 from export.checkpoints import WorkFolder
-from export.config import TrainConfig
 from export.examples import context_inputs, future_inputs, teacher_values
 from export.forms import make_form
 from export.graphs import convert
 from export.mixed import mixed_model
-from export.model import BASE, build
-from export.pipeline import start_tensorflow
+from export.model import BASE
 from export.quantize import certified_int8
 from export.training import evaluate, free_running, teacher_forced, train
 from export.windows import trainable
-from runner.schema import Sizes
-from runner.score import naive_seasonal
 
 SEASON = 24
 CELLS, ENCODERS, ATTENTIONS = ("lstm", "gru"), ("forward", "bidirectional"), ("none", "luong", "bahdanau")
