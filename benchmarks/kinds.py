@@ -26,8 +26,8 @@ KINDS = {
     "seasonal base": "base=seasonal",
     "linear base": "base=linear",
 }
-SETTINGS = ("units=16", "scaling=window", "start=last", "epochs=5", "learning_rate=0.01", "season_length=24")
-TARGETS, HORIZON, CONTEXT, SEEDS = ("OT", "HUFL"), 24, 96, (0, 1, 2)
+SETTINGS = ("units=16", "scaling=window", "start=last", "epochs=4", "learning_rate=0.01", "season_length=24")
+TARGETS, HORIZON, CONTEXT, SEEDS = ("OT",), 24, 48, (0, 1, 2)
 BEGIN, END = "<!-- kinds -->\n", "<!-- end -->\n"
 
 

@@ -1,5 +1,6 @@
 """Every kind of model that can be trained: in ONNX it does what it does in Keras, without a loop, and it learns."""
 
+from dataclasses import fields, replace
 from itertools import product
 
 import keras
@@ -11,11 +12,13 @@ from export.anatomy import dissect
 from export.bundle_writer import draft_manifest, provisional
 from export.certify import BATCH_SIZES, Candidate, audit_pair, certify
 from export.checkpoints import WorkFolder
+from export.config import TrainConfig
 from export.examples import context_inputs, future_inputs, teacher_values
 from export.forms import make_form
 from export.graphs import convert
 from export.mixed import mixed_model
-from export.model import BASE
+from export.model import BASE, build
+from export.pipeline import start_tensorflow
 from export.quantize import certified_int8
 from export.training import evaluate, free_running, teacher_forced, train
 from export.windows import trainable
@@ -83,6 +86,28 @@ def test_the_graphs_do_what_keras_does_without_a_loop_and_in_int8_too(kind, cert
     assert manifest.states[-1].step_input == (BASE if config.base != "none" else names(config)[-1])
     form = certified_int8(pair, graphs, manifest, valid_windows)
     assert "MatMulInteger" in [node.op_type for node in nodes(form.graphs.decoder_step)]
+
+
+def test_attention_to_a_target_of_small_deviation_is_not_refused(valid_windows, statistics):
+    small = 1e-4
+
+    class Small(type(valid_windows)):
+        __slots__ = ()
+
+        def blocks(self, groups=None):
+            for block in super().blocks(groups):
+                yield replace(block, past=block.past * np.float32(small), target=block.target * small)
+
+    windows = Small(**{field.name: getattr(valid_windows, field.name) for field in fields(valid_windows)})
+    units = ("past_location", "past_scale", "target_location", "target_scale", "target_level")
+    measured = replace(statistics, **{name: getattr(statistics, name) * small for name in units})
+    config = TrainConfig(units=4, attention="luong", encoder="bidirectional", start="last")
+    start_tensorflow(config.seed)
+    models = drawn(build(config, windows.sizes, measured, 0, flagged=True))
+    pair = convert(models)
+    manifest = provisional(draft_manifest(config, windows.sizes, measured, 0, models, pair, scaling=config.scaling))
+    candidate = Candidate(models, make_form(pair, manifest, "fp32"), manifest, config)
+    certify(candidate, windows, audit_pair(models, pair), evaluate(models, windows, config, 0))
 
 
 def nodes(graph):
