@@ -36,13 +36,18 @@ def main() -> None:
     import teams  # noqa: PLC0415  (the models that the tests convert too)
 
     work = Path(tempfile.mkdtemp(prefix="converted-"))
-    valid = teams.write(work / "valid.parquet", teams.draw())
+    kinds = [(name, build, teams.draw, 1) for name, build in teams.MODELS.items()]
+    for name, (targets, _) in teams.SEVERAL.items():
+        build, windows = (lambda name=name, part=part: teams.build_several(name)[part] for part in (0, 1))
+        kinds.append((name, build, windows, targets))
     table = "| model | crosses to the decoder | teacher-forced | free-running |\n|---|---|---|---|\n"
-    for index, (name, build) in enumerate(teams.MODELS.items()):
+    for index, (name, build, windows, targets) in enumerate(kinds):
         start_tensorflow(SEED)
+        valid = teams.write(work / f"{index}.parquet", windows())
+        config = load_bundle_config(None, ("target_feature=" + ",".join(map(str, range(targets))),))
         model, out = work / f"{index}.keras", work / f"{index}"
         build().save(model)
-        convert_model(Source(model, str(valid)), out, load_bundle_config(None, ()), lambda _line: None, trust=True)
+        convert_model(Source(model, str(valid)), out, config, lambda _line: None, trust=True)
         table += row(name, out)
         print(table.splitlines()[-1], flush=True)
     before, _, rest = PAGE.read_text().partition(BEGIN)

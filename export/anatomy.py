@@ -1,29 +1,29 @@
 """Take a trained model apart: an encoder and a decoder of a single step, around the layers of the model itself."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from export.calls import Call, Tensors, replay
+from export.config import Start
 from export.dissected import Dissected, Recurrent, sort_calls
 from export.model import Forecasters
 from export.model_inputs import INPUT_ROLES
 from export.same_forecasts import refuse_other_forecasts
 from export.steps import Cut, own, run_one_step
+from runner.batch import Feature, features_of
 from runner.errors import CertificationError, explain
 from runner.schema import Sizes
 
-Start = float | Literal["last"]
 
-
-def dissect(training: Any, start: Start, feature: int, sizes: Sizes | None = None) -> Forecasters:
+def dissect(training: Any, start: Start, feature: Feature, sizes: Sizes | None = None) -> Forecasters:
     """Make encoder and single-step decoder of a training model, around the same layers.
 
     Args:
         training: a Functional Keras model (past, past_observed?, decoder input, future_known?) -> predictions.
         start: the decoder's first input: a constant in raw units, or the last observed target.
-        feature: index of the target among the past features.
-        sizes: C, H, F and K, for a model that leaves C or H open.
+        feature: index of the target among the past features, of several targets one for each.
+        sizes: C, H, F, K and M, for a model that leaves C or H open.
 
     Returns:
         The models, sharing every weight with the one given, whose stateful layers are so no more. Inputs have our names
@@ -35,7 +35,7 @@ def dissect(training: Any, start: Start, feature: int, sizes: Sizes | None = Non
     return forecasters_of(sort_calls(training, sizes), start, feature)
 
 
-def forecasters_of(parts: Dissected, start: Start, feature: int) -> Forecasters:
+def forecasters_of(parts: Dissected, start: Start, feature: Feature) -> Forecasters:
     """Build encoder and step from sorted calls, and refuse them if they do not forecast as the training model does.
 
     Raises:
@@ -43,7 +43,7 @@ def forecasters_of(parts: Dissected, start: Start, feature: int) -> Forecasters:
     """
     import keras
 
-    previous = start_tensor(parts.inputs["past"], parts.inputs.get("past_observed"), start, feature)
+    previous = start_tensor(parts.inputs["past"], parts.inputs.get("past_observed"), start, features_of(feature))
     states = [tensor for layer in parts.recurrent for tensor in _first_state(layer, parts.inputs["past"])]
     states += [_flat(tensor, name) for name, tensor in parts.ahead.items()]
     inputs = [parts.inputs[role] for role in INPUT_ROLES if role in parts.inputs]
@@ -73,21 +73,25 @@ def forecasters_of(parts: Dissected, start: Start, feature: int) -> Forecasters:
     return models
 
 
-def start_tensor(past: Any, observed: Any, start: Start, feature: int) -> Any:
-    """Return the decoder's first input as a tensor [B, 1], from the context's."""
+def start_tensor(past: Any, observed: Any, start: Start, features: tuple[int, ...]) -> Any:
+    """Return the decoder's first input as a tensor [B, M], from the context's."""
     from keras import ops
 
     def last(given: list[Any]) -> Any:
         raw, flags = given
         steps = np.arange(1, past.shape[1] + 1, dtype=np.float32)
-        latest = ops.max(flags * steps, axis=1, keepdims=True)
-        return ops.sum(ops.where(ops.equal(latest, steps), raw[:, :, feature], 0.0), axis=1, keepdims=True)
+        seen = ops.equal(ops.max(flags * steps, axis=1, keepdims=True), steps)
+        return joined([ops.sum(ops.where(seen, raw[:, :, index], 0.0), axis=1, keepdims=True) for index in features])
+
+    def joined(columns: list[Any]) -> Any:
+        return ops.concatenate(columns, axis=1) if len(columns) > 1 else columns[0]
 
     name = "freerun_previous_0"
     if start != "last":
-        return own(lambda raw: ops.zeros_like(raw[:, 0, :1]) + float(start), name)(past)
+        constants = np.full(len(features), start, np.float32)
+        return own(lambda raw: ops.zeros_like(raw[:, 0, :1]) + constants, name)(past)
     if observed is None:
-        return own(lambda raw: raw[:, -1, feature : feature + 1], name)(past)
+        return own(lambda raw: joined([raw[:, -1, index : index + 1] for index in features]), name)(past)
     return own(last, name)([past, observed])
 
 
@@ -100,7 +104,7 @@ def step_model(parts: Dissected, *, cells: bool = False) -> tuple[Any, Any]:
     """
     import keras
 
-    inputs = {"previous": keras.Input((1, 1), name="previous")}
+    inputs = {"previous": keras.Input((1, parts.inputs["decoder_input"].shape[2]), name="previous")}
     tensors: Tensors = {id(parts.inputs["decoder_input"]): inputs["previous"]}
     if "future_known" in parts.inputs:
         known = parts.inputs["future_known"]
@@ -169,5 +173,5 @@ def _turned(state: Any, tensor: Any, name: str) -> tuple[Any, Any]:
 
 
 def _with_last_axis(tensor: Any) -> Any:
-    """Return predictions [B, H, 1], where a model squeezed them to [B, H] too."""
+    """Return predictions [B, H, M], where a model squeezed them to [B, H] too."""
     return tensor if len(tensor.shape) == 3 else own(lambda given: given[:, :, None], "freerun_prediction")(tensor)

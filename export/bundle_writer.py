@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from export.certify import Certificate, tolerance_of
+from export.certify import Certificate, tolerance_for
 from export.config import BundleConfig, Scaling
 from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair
 from export.model import Forecasters
 from export.windows import Statistics
-from runner.batch import F32, WindowBatch
+from runner.batch import F32, Feature, WindowBatch, features_of
 from runner.bundle import Bundle
 from runner.digests import canonical
 from runner.errors import BundleError, OutputError, UsageError, explain
@@ -39,7 +39,7 @@ def draft_manifest(
     config: BundleConfig,
     sizes: Sizes,
     statistics: Statistics,
-    feature: int,
+    feature: Feature,
     models: Forecasters,
     graphs: GraphPair,
     *,
@@ -47,8 +47,12 @@ def draft_manifest(
 ) -> dict[str, Any]:
     """Return the manifest with everything but its files and what certifying finds; enough for the runner's loop."""
     names = config.feature_names or [f"f{index}" for index in range(sizes.past)]
-    constant = None if config.start == "last" else float(config.start)
-    tolerance = tolerance_of(statistics.target_level, statistics.target_scale)
+    constant = None if config.start == "last" else config.start
+    tolerance = tolerance_for(statistics)
+    target, *others = (
+        {"name": names[index], "feature": index, "scale": found.scale}
+        for index, found in zip(features_of(feature), statistics.targets, strict=True)
+    )
     context = [entry.name for entry in models.encoder.inputs]
     step = [entry.name for entry in models.step.inputs if entry.name in {"previous", "future_known"}]
     return {
@@ -64,7 +68,8 @@ def draft_manifest(
             "future_known": config.future_names or [f"k{index}" for index in range(sizes.future)],
         },
         "past_observed": "past_observed" in context,
-        "target": {"name": names[feature], "feature": feature, "scale": statistics.target_scale},
+        "target": target,
+        "others": others,
         "start": {"kind": "last" if constant is None else "constant", "value": constant},
         "scaling": scaling,
         "encoder": {**NOT_YET, "tensors": {role: role for role in [*context, "previous_0"]}},
@@ -250,13 +255,16 @@ def losses(score: Score) -> dict[str, float | None]:
     return {"masked_mse": score.masked_mse(score.model), "observed_mse": score.observed_mse(score.model)}
 
 
-def certificate_of(certificate: Certificate, origin: dict[str, Any], export_id: str) -> dict[str, Any]:
+def certificate_of(
+    certificate: Certificate, origin: dict[str, Any], export_id: str, targets: int = 1
+) -> dict[str, Any]:
     """Return the record of what was measured of the float32 form.
 
     Args:
         certificate: what was measured.
         origin: where the weights come from, and what was chosen.
         export_id: of the graphs.
+        targets: M.
     """
     forced, free = certificate.runner
     keras_forced, keras_free = certificate.keras
@@ -272,7 +280,10 @@ def certificate_of(certificate: Certificate, origin: dict[str, Any], export_id: 
             "keras": {"teacher_forced": losses(keras_forced), "free_running": losses(keras_free)},
             "runner": {"teacher_forced": losses(forced), "free_running": losses(free)},
             "windows": free.windows,
-            "per_step": {"teacher_forced": forced.by_step(forced.model), "free_running": free.by_step(free.model)},
+            "per_step": {
+                "teacher_forced": forced.by_step(forced.model, targets),
+                "free_running": free.by_step(free.model, targets),
+            },
         },
         **origin,
         "producers": _producers(),

@@ -1,5 +1,6 @@
 """Prove that the graphs, driven by the runner's own loop, do what the Keras models do; or refuse them."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +17,9 @@ from export.graphs import OPSET, GraphPair, signatures
 from export.model import BASE, Forecasters
 from export.recurrence import OPERATORS
 from export.training import free_running, teacher_forced
-from export.windows import TrainingWindows, trainable
+from export.windows import Statistics, TrainingWindows, trainable
 from runner.audit import GraphFacts, audit_graph
-from runner.batch import F32, WindowBatch
+from runner.batch import F32, F64, WindowBatch
 from runner.decode import Loop, encoder_feeds, teacher_inputs
 from runner.device import Device, cpu_count
 from runner.errors import BundleError, CertificationError, InputError, explain
@@ -50,7 +51,7 @@ class Parity:
     Attributes:
         encoder: by output of the encoder.
         step: by output of one step.
-        teacher_forced, free_running: by horizon step, in units of the target's deviation.
+        teacher_forced, free_running: by horizon step, in deviations of the target; the largest of several targets.
         fused_teacher_forced, fused_free_running: the same for the fused graph; empty where there is none.
     """
 
@@ -109,6 +110,15 @@ class Candidate:
     graphs: FormGraphs
     manifest: Manifest
     config: BundleConfig
+
+
+def tolerance_for(statistics: Statistics) -> float:
+    """Return the largest difference allowed in predictions, in deviations of each target: the widest of theirs.
+
+    Raises:
+        CertificationError: float32 cannot tell the targets apart.
+    """
+    return max(tolerance_of(target.level, target.scale) for target in statistics.targets)
 
 
 def tolerance_of(level: float, deviation: float) -> float:
@@ -188,7 +198,7 @@ def certify(
     losses = losses_of(candidate.manifest, candidate.graphs, valid)
     digest = digest_of(trainable(block) for block in valid.blocks())
     certificate = Certificate(audit, parity, keras_losses, losses, candidate.manifest.tolerances.parity, digest)
-    problems = [*_differences(certificate), *_loss_differences(certificate, candidate.manifest.target.scale)]
+    problems = [*_differences(certificate), *_loss_differences(certificate, candidate.manifest.scales)]
     if problems:
         raise CertificationError(_table("the graphs do not do what the Keras model does", problems))
     return certificate
@@ -222,7 +232,7 @@ def losses_of(manifest: Manifest, graphs: FormGraphs, valid: TrainingWindows) ->
             kept = trainable(block)
             for teacher in (True, False):
                 prediction = forecaster.predict(kept, teacher=teacher)
-                score = score_block(kept, prediction, manifest.target.feature, manifest.season_length)
+                score = score_block(kept, prediction, manifest.target_features, manifest.season_length)
                 if score:
                     totals[teacher] = totals[teacher] + score if teacher in totals else score
     return totals[True], totals[False]
@@ -231,13 +241,15 @@ def losses_of(manifest: Manifest, graphs: FormGraphs, valid: TrainingWindows) ->
 def _compare(candidate: Candidate, batch: WindowBatch) -> Parity:
     """Run Keras, the two graphs in the plain loop, and the fused graph over the same windows."""
     models, manifest, config = candidate.models, candidate.manifest, candidate.config
-    scale, feature = manifest.target.scale, manifest.target.feature
+    feature = manifest.target_features
     keras = {True: teacher_forced(models, batch, config, feature), False: free_running(models, batch)}
     plain = replace(candidate.graphs, fused=None)
     loops = [
         production_loop(manifest, graphs) for graphs in (plain, candidate.graphs) if graphs.fused or graphs is plain
     ]
-    found = [_by_step(loop(batch, teacher) - keras[teacher], scale) for loop in loops for teacher in (True, False)]
+    found = [
+        _by_step(loop(batch, teacher) - keras[teacher], manifest.scales) for loop in loops for teacher in (True, False)
+    ]
     return Parity(len(batch), *_inner_differences(candidate, batch), *found)
 
 
@@ -250,31 +262,34 @@ def _inner_differences(candidate: Candidate, batch: WindowBatch) -> tuple[dict[s
     )
     context = [batch.past, *([] if batch.past_observed is None else [batch.past_observed])]
     encoded = dict(zip(models.encoder_roles, models.encoder.predict_on_batch(context), strict=True))
-    start = start_values(batch, candidate.config, manifest.target.feature)
-    feeds = {"previous": teacher_inputs(start, batch)[:, -1:, None]}
+    start = start_values(batch, candidate.config, manifest.target_features)
+    feeds = {"previous": teacher_inputs(start, batch)[:, None, -manifest.target_width :]}
     if batch.future_known is not None:
         feeds["future_known"] = np.ascontiguousarray(batch.future_known[:, -1:])
     feeds |= {name: encoded[name] for name in (*models.states, *models.memory)}
     returned = dict(zip(models.step_roles, models.step.predict_on_batch(list(feeds.values())), strict=True))
-    raw = ("previous_0", "prediction", "location", "scale", BASE, f"{BASE}_next")
-    units = dict.fromkeys(raw, manifest.target.scale)
+    raw = ("location", "scale", BASE, f"{BASE}_next")
+    units: dict[str, float | F64] = dict.fromkeys(raw, max(manifest.scales))
+    units |= dict.fromkeys(("previous_0", "prediction"), np.array(manifest.scales))
     return (
         _by_name(encoder(encoder_feeds(manifest, batch)), encoded, units),
         _by_name(step(feeds), returned, units),
     )
 
 
-def _by_name(found: dict[str, F32], expected: dict[str, Any], units: dict[str, float]) -> dict[str, float]:
+def _by_name(found: dict[str, F32], expected: dict[str, Any], units: dict[str, float | F64]) -> dict[str, float]:
     differences = {}
     for name, value in expected.items():
         other = np.asarray(value)
-        unit = units.get(name) or max(1.0, float(np.abs(other).max()))  # cell states grow with the context
-        differences[name] = float(np.max(np.abs(found[name].ravel() - other.ravel()))) / unit
+        unit = units.get(name, max(1.0, float(np.abs(other).max())))  # cell states grow with the context
+        differences[name] = float(np.max(np.abs(found[name].reshape(other.shape) - other) / unit))
     return differences
 
 
-def _by_step(difference: F32, scale: float) -> tuple[float, ...]:
-    return tuple((np.abs(difference).max(axis=0) / scale).tolist())
+def _by_step(difference: F32, scales: tuple[float, ...]) -> tuple[float, ...]:
+    """Return the largest difference of each step, each target's in its own deviation [H]."""
+    largest = np.abs(difference).max(axis=0).reshape(-1, len(scales))
+    return tuple((largest / np.array(scales)).max(axis=1).tolist())
 
 
 def _repeat(batch: WindowBatch, size: int) -> WindowBatch:
@@ -295,14 +310,15 @@ def _differences(certificate: Certificate) -> list[tuple[str, object, object]]:
     return problems
 
 
-def _loss_differences(certificate: Certificate, scale: float) -> list[tuple[str, object, object]]:
+def _loss_differences(certificate: Certificate, scales: tuple[float, ...]) -> list[tuple[str, object, object]]:
     problems: list[tuple[str, object, object]] = []
-    for mode, ours, theirs in zip(
-        ("teacher-forced", "free-running"), certificate.runner, certificate.keras, strict=True
-    ):
+    modes = zip(("teacher-forced", "free-running"), certificate.runner, certificate.keras, strict=True)
+    for (mode, *both), (index, scale) in itertools.product(modes, enumerate(scales)):
+        ours, theirs = (score.of_target(index, len(scales)) for score in both)
         got, expected = ours.observed_mse(ours.model), theirs.observed_mse(theirs.model)
         if got is not None and expected is not None and not abs(got - expected) <= certificate.tolerance * scale**2:
-            problems.append((f"{mode} observed MSE on all windows", got, expected))
+            which = f" of target {index + 1}" if len(scales) > 1 else ""
+            problems.append((f"{mode} observed MSE{which} on all windows", got, expected))
     return problems
 
 

@@ -37,6 +37,14 @@ def _start(_ctx: click.Context, _param: click.Parameter, given: str) -> float | 
     return value
 
 
+def _features(_ctx: click.Context, _param: click.Parameter, given: str) -> int | tuple[int, ...]:
+    words = given.split(",")
+    if not all(word.isdecimal() for word in words):
+        raise click.BadParameter(f"{given}: expected an index from 0 on, or several with commas between")
+    indices = tuple(map(int, words))
+    return indices if len(indices) > 1 else indices[0]
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(__version__, prog_name="freerun-export")
 def cli() -> None:
@@ -184,7 +192,9 @@ def explain_the_gap(ctx: click.Context, /, **asked: Any) -> None:
 @click.option(
     "--start", default="-1", callback=_start, metavar="NUMBER|last", help="The decoder's first input.  [default: -1]"
 )
-@click.option("--target-feature", type=click.IntRange(0), default=0, show_default=True, help="Its index in past.")
+@click.option(
+    "--target-feature", default="0", callback=_features, metavar="INDEX", help="In past; of several: 0,1.  [default: 0]"
+)
 @click.option(
     "--column", multiple=True, callback=columns(), metavar="ROLE=NAME", help="Name a role's column; repeatable."
 )

@@ -15,6 +15,9 @@ _Names = BeforeValidator(lambda given: given.split(",") if isinstance(given, str
 """A list may be given as one word with commas too, as on the command line."""
 _Numbers = BeforeValidator(lambda given: [int(n) for n in given.split(",")] if isinstance(given, str) else given)
 Names = Annotated[list[str], _Names]
+_Several = BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
+Start = float | tuple[float, ...] | Literal["last"]
+"""The decoder's first input: a constant for all targets, one for each, or the last observed targets."""
 Scaling = Literal["none", "standard", "window"]
 Cell = Literal["lstm", "gru"]
 Direction = Literal["forward", "bidirectional"]
@@ -27,8 +30,10 @@ class BundleConfig(BaseModel):
     """What can be chosen of every bundle; context, horizon and widths come from the data.
 
     Attributes:
-        start: the decoder's first input: a constant in raw units, or the last observed target.
-        target_feature: which past feature is the target, by index or by name.
+        start: the decoder's first input: a constant in raw units, or the last observed target. Of several targets a
+            constant for all, or a list with one for each.
+        target_feature: which past feature is the target, by index or by name; of several targets a list of them, in
+            the order of the model's outputs.
         feature_names, future_names: names for `past` and `future_known`; else f0, f1, ... and k0, k1, ...
         season_length: steps of a season, for the seasonal naive forecast beside the score.
         precision: forms that the bundle will hold: fp32, and int8 beside it where that is certified too.
@@ -38,8 +43,8 @@ class BundleConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     name: str = "forecaster"
-    start: float | Literal["last"] = -1.0
-    target_feature: int | str = 0
+    start: Annotated[Start, _Several] = -1.0
+    target_feature: Annotated[int | str | tuple[int | str, ...], _Several] = 0
     feature_names: Names | None = None
     future_names: Names | None = None
     season_length: int | None = Field(default=None, ge=1)
@@ -70,6 +75,8 @@ class TrainConfig(BundleConfig):
         extra_epochs: epochs of each trial of auto, and of its control.
     """
 
+    start: float | Literal["last"] = -1.0  # one target, so one number
+    target_feature: int | str = 0
     units: Annotated[int | list[int], _Numbers] = 64
     cell: Cell = "lstm"
     encoder: Direction = "forward"

@@ -11,9 +11,9 @@ import numpy as np
 from export.anatomy import dissect
 from export.bundle_writer import refuse_existing
 from export.calls import operations_of
-from export.certify import OPERATOR_OF_CELL, first_windows, tolerance_of
+from export.certify import OPERATOR_OF_CELL, first_windows, tolerance_for
 from export.config import BundleConfig
-from export.examples import context_inputs, future_inputs, start_values
+from export.examples import start_values
 from export.model import Forecasters
 from export.model_file import open_model, refuse_untrusted
 from export.model_inputs import sizes_for
@@ -27,8 +27,9 @@ from export.pipeline import (
 )
 from export.release import Released, Unreleased, release
 from export.scaler import in_raw_units, read_scaler
-from export.training import evaluate, free_running
+from export.training import at_once, evaluate, free_running
 from export.windows import Statistics, TrainingWindows, measure, open_windows
+from runner.batch import Feature
 from runner.errors import CertificationError, explain, listing
 from runner.gap.case import shifted_in
 
@@ -159,22 +160,22 @@ def _in_the_way(operation: Any) -> str | None:
 
 
 def refuse_other_steps(
-    models: Forecasters, valid: TrainingWindows, statistics: Statistics, config: BundleConfig, feature: int
+    models: Forecasters, valid: TrainingWindows, statistics: Statistics, config: BundleConfig, feature: Feature
 ) -> float:
     """Feed the free-running forecast of real windows to the training model: it must come out unchanged.
 
     Returns:
-        The largest change, in deviations of the target.
+        The largest change, in deviations of each target.
 
     Raises:
         CertificationError: it is changed.
     """
     batch = first_windows(valid, WINDOWS)
     forecast = free_running(models, batch)
-    fed = shifted_in(start_values(batch, config, feature), forecast)[:, :, None]
-    again = models.training.predict_on_batch([*context_inputs(batch), fed, *future_inputs(batch)])
-    change = float(np.abs(np.asarray(again)[:, :, 0] - forecast).max()) / statistics.target_scale
-    allowed = tolerance_of(statistics.target_level, statistics.target_scale)
+    again = at_once(models.training, batch, shifted_in(start_values(batch, config, feature), forecast))
+    scales = [target.scale for target in statistics.targets]
+    change = float((np.abs(again - forecast) / np.tile(scales, valid.sizes.horizon)).max())
+    allowed = tolerance_for(statistics)
     if not change <= allowed:
         what = "step by step the decoder forecasts otherwise than the training model"
         got, expected = f"a difference of {change:.3g} deviations of the target", f"at most {allowed:.3g}"

@@ -37,12 +37,12 @@ class Dissected:
     """The calls of a training model, sorted.
 
     Attributes:
-        inputs: symbolic inputs by role; `decoder_input` [B, H, 1] and `future_known` [B, H, K] are the decoder's.
+        inputs: symbolic inputs by role; `decoder_input` [B, H, M] and `future_known` [B, H, K] are the decoder's.
         encoder, decoder: calls in order.
         recurrent: the decoder's recurrent layers in order.
         memory: the encoder's tensors that the decoder reads whole at each step, by name.
         ahead: those that it reads step by step [B, H, K], by name: states that hold what is still to come.
-        output: what the training model returns, [B, H, 1] or [B, H].
+        output: what the training model returns, [B, H, M], or [B, H] of one target.
         horizon: H.
     """
 
@@ -83,10 +83,11 @@ def sort_calls(training: Any, sizes: Sizes | None = None) -> Dissected:
     for call in calls:
         if any(id(tensor) in downstream for tensor in call.reads()):
             downstream |= set(map(id, call.gives()))
-    horizon = inputs["decoder_input"].shape[1]
-    if id(outputs[0]) not in downstream or tuple(outputs[0].shape[1:]) not in {(horizon, 1), (horizon,)}:
+    horizon, targets = inputs["decoder_input"].shape[1:]
+    fitting = {(horizon, targets), (horizon,)} if targets == 1 else {(horizon, targets)}
+    if id(outputs[0]) not in downstream or tuple(outputs[0].shape[1:]) not in fitting:
         what, got = "the model's output is no forecast by its decoder", f"{list(outputs[0].shape)} of layer {makers}"
-        raise CertificationError(explain(what, got=got, expected=f"[B, {horizon}, 1] from the decoder's input"))
+        raise CertificationError(explain(what, got=got, expected=f"[B, {horizon}, {targets}] from the decoder's input"))
     decoder = _decoder(calls, downstream, horizon)
     encoder = tuple(call for call in calls if not any(call is other for other in decoder))
     recurrent = _recurrent(decoder, downstream)

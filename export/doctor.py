@@ -39,7 +39,7 @@ class Diagnosis:
     Attributes:
         windows: audited ones; left_out: rows without a prediction.
         failing: windows whose predictions are not the model's.
-        scale: deviation of the targets that count.
+        scale: deviation of the targets that count; of several targets a list with one for each.
         allowed: largest difference of equal forecasts, in these deviations.
         residual: the largest difference by step, in these deviations; infinite where the model gives no number [H].
         first_failing_step: from 1 on; None = the predictions are the model's.
@@ -51,7 +51,7 @@ class Diagnosis:
     windows: int
     left_out: int
     failing: int
-    scale: float
+    scale: float | tuple[float, ...]
     allowed: float
     residual: tuple[float, ...]
     first_failing_step: int | None
@@ -76,19 +76,21 @@ def diagnose(question: Question, *, trust: bool) -> Diagnosis:
     refuse_untrusted(question.model, trust=trust)
     training = open_model(question.model, trust=trust)
     audited = read_audited(training, question)
-    scale = audited.scale
-    allowed = tolerance(float(np.abs(audited.given).max()), scale)
-    residual = np.nan_to_num(np.abs(audited.residual()) / scale, nan=np.inf, posinf=np.inf)
+    scales, residual = audited.scales, _residual(audited)
+    levels = (np.abs(audited.given[:, index :: len(scales)]).max() for index in range(len(scales)))
+    allowed = max(tolerance(float(level), scale) for level, scale in zip(levels, scales, strict=True))
     wrong = ~(residual <= allowed)
     opened, notes = _taken_apart(training, audited, question)
     right = _right(audited, opened[1] if opened else None)
-    suspects = _suspects(audited, *opened, wrong, scale) if wrong.any() and opened else ()
+    suspects: tuple[Suspect, ...] = ()
+    if wrong.any() and opened and len(scales) == 1:
+        suspects = _suspects(audited, *opened, wrong, scales[0])
     return Diagnosis(
         model=str(question.model),
         windows=len(audited.given),
         left_out=audited.left_out,
         failing=int(wrong.any(axis=1).sum()),
-        scale=scale,
+        scale=scales[0] if len(scales) == 1 else scales,
         allowed=allowed,
         residual=tuple(residual.max(axis=0).tolist()),
         first_failing_step=int(np.argmax(wrong.any(axis=0))) + 1 if wrong.any() else None,
@@ -99,18 +101,25 @@ def diagnose(question: Question, *, trust: bool) -> Diagnosis:
     )
 
 
+def _residual(audited: Audited) -> F64:
+    """Return by how much predictions change when they are fed back, in deviations, the most of all targets [N, H]."""
+    scales = np.array(audited.scales)
+    found = np.abs(audited.residual()).reshape(len(audited.given), -1, len(scales)) / scales
+    return np.asarray(np.nan_to_num(found.max(axis=2), nan=np.inf, posinf=np.inf))
+
+
 def _taken_apart(
     training: Any, audited: Audited, question: Question
 ) -> tuple[tuple[Dissected, Machine] | None, list[str]]:
     """Return the model as encoder and step, or a note that says why it cannot be."""
     try:
         parts = sort_calls(training, audited.sizes)
-        machine = machine_of_keras(forecasters_of(parts, 0.0, question.feature))
+        machine = machine_of_keras(forecasters_of(parts, 0.0, (0,) * audited.sizes.targets))
     except CertificationError as error:
         return None, [f"no fault could be simulated: {' '.join(str(error).split())}"]
 
     def encode(batch: WindowBatch) -> Encoded:
-        return replace(machine.encode(batch), previous=start_values(batch, question))
+        return replace(machine.encode(batch), previous=start_values(batch, question, audited.sizes.targets))
 
     return (parts, replace(machine, encode=encode)), []
 
@@ -140,12 +149,13 @@ def _right(audited: Audited, machine: Machine | None) -> F32 | None:
     """Return what the model forecasts free-running [N, H]; None where that would take too long."""
     if machine is not None:
         return unroll(machine, machine.encode(audited.batch), audited.batch.future_known)
-    horizon = audited.sizes.horizon
+    horizon, targets = audited.sizes.horizon, audited.sizes.targets
     if len(audited.given) * horizon * horizon > MOST_STEPS:
         return None
-    fed = np.repeat(audited.start, horizon, axis=1)
+    fed = np.tile(audited.start, horizon)
     for h in range(1, horizon):
-        fed[:, h] = audited.at_once(fed)[:, h - 1]
+        before, now = (slice(step * targets, (step + 1) * targets) for step in (h - 1, h))
+        fed[:, now] = audited.at_once(fed)[:, before]
     return audited.at_once(fed)
 
 
@@ -168,6 +178,8 @@ def _notes(audited: Audited, residual: F64, wrong: Bool) -> list[str]:
             "column 'observed' (1 = counts) with --column, or the losses are of the wrong cells"
         )
     fails = wrong.any(axis=1)
+    if fails.any() and audited.sizes.targets > 1:
+        notes.append("no fault was simulated: that is done for models of a single target")
     if fails.any() and residual.max() < ROUNDING:
         notes.append("differences this small are made by another precision or device (float16, TF32, int8) too")
     if fails.any() and flags is not None and not (fails & (flags == 1).all(axis=1)).any():

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from export.config import BundleConfig, TrainConfig
+from export.config import BundleConfig, Start, TrainConfig
 from export.strategies import generators, noise, uses
 from export.windows import Statistics, TrainingWindows
-from runner.batch import F32, WindowBatch
+from runner.batch import F32, Feature, WindowBatch, features_of
 from runner.decode import teacher_inputs
 from runner.score import naive_last
 
@@ -77,18 +77,23 @@ def future_inputs(batch: WindowBatch) -> list[F32]:
     return [] if batch.future_known is None else [batch.future_known]
 
 
-def teacher_values(batch: WindowBatch, config: BundleConfig, feature: int) -> F32:
-    """Return what a teacher-forced decoder is fed, in raw units [B, H]."""
+def teacher_values(batch: WindowBatch, config: BundleConfig, feature: Feature) -> F32:
+    """Return what a teacher-forced decoder is fed, in raw units [B, H * M]."""
     return teacher_inputs(start_values(batch, config, feature), batch)
 
 
-def start_values(batch: WindowBatch, config: BundleConfig, feature: int) -> F32:
-    """Return the decoder's first input in raw units [B, 1], as the encoder graph computes it."""
-    if config.start != "last":
-        return np.full((len(batch), 1), config.start, np.float32)
-    past = batch.past[:, :, feature].astype(np.float64)
-    there = np.ones(past.shape, bool) if batch.past_observed is None else batch.past_observed == 1
-    return naive_last(past, there)[:, None].astype(np.float32)
+def start_values(batch: WindowBatch, config: BundleConfig, feature: Feature) -> F32:
+    """Return the decoder's first input in raw units [B, M], as the encoder graph computes it."""
+    return first_inputs(batch, config.start, features_of(feature))
+
+
+def first_inputs(batch: WindowBatch, start: Start, features: tuple[int, ...]) -> F32:
+    """Return a constant, or the last observed value of these features, for each window [B, M]."""
+    if start != "last":
+        return np.full((len(batch), len(features)), start, np.float32)
+    there = np.ones(batch.past.shape[:2], bool) if batch.past_observed is None else batch.past_observed == 1
+    pasts = (batch.past[:, :, index].astype(np.float64) for index in features)
+    return np.stack([naive_last(past, there) for past in pasts], axis=1).astype(np.float32)
 
 
 def _example(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -109,10 +109,8 @@ class KerasModel:
         return tuple(found)
 
     def _train(self, more: Further, strategy: Strategy) -> None:
-        start = self.manifest.start.value
-        config = TrainConfig(
-            start="last" if start is None else start, scaling=self.manifest.scaling, batch_size=more.batch_size
-        )
+        start = _start(self.manifest)
+        config = TrainConfig(start=start, scaling=self.manifest.scaling, batch_size=more.batch_size)
         further_trained(
             self.models,
             more.train,
@@ -134,11 +132,11 @@ def open_keras_model(path: Path, manifest: Manifest, more: Further | None, say: 
         CertificationError: it cannot be run step by step.
     """
     training = open_model(path, trust=trust)
-    start, sizes = manifest.start.value, sizes_of(manifest)
+    sizes = sizes_of(manifest)
     parts = sort_calls(training, None)
     if (found := _sizes(parts)) != sizes:
         raise InputError(explain(f"{path} is not the bundle's model", got=found, expected=sizes))
-    models = forecasters_of(parts, "last" if start is None else start, manifest.target.feature)
+    models = forecasters_of(parts, _start(manifest), manifest.target.feature)
     return KerasModel(f"{path}", parts, models, manifest, more, say)
 
 
@@ -164,6 +162,11 @@ def model_opener(asked: Mapping[str, Any], say: Say) -> Callable[[Manifest], Ker
         return open_keras_model(asked["model"], manifest, more, say, trust=asked["trust_model"])
 
     return opened
+
+
+def _start(manifest: Manifest) -> float | Literal["last"]:
+    """Return the start value of a bundle, which has one target here."""
+    return manifest.start.value if isinstance(manifest.start.value, float) else "last"
 
 
 def _sizes(parts: Dissected) -> Sizes:

@@ -22,23 +22,25 @@ def can_fuse(encoder: onnx.ModelProto, step: onnx.ModelProto, horizon: int) -> b
 def fuse(encoder: onnx.ModelProto, step: onnx.ModelProto, manifest: Manifest) -> onnx.ModelProto:
     """Return the graph that does for all H steps what the loop of `runner.decode` does with the two graphs.
 
-    Its inputs are the encoder's, `future_known` [batch, H, K] where the bundle has it, and `teacher` [batch, H]: the
-    value to feed at each step; NaN where the last prediction is fed back, infinity where the start value is (at the
-    first step it always is). Its output is `prediction` [batch, H].
+    Its inputs are the encoder's, `future_known` [batch, H, K] where the bundle has it, and `teacher` [batch, H * M]:
+    the value to feed at each step; NaN where the last prediction is fed back, infinity where the start value is (at the
+    first step it always is). Its output is `prediction` [batch, H * M].
     """
     horizon, names, own = manifest.horizon, manifest.decoder_step.tensors, manifest.fused_tensors()
+    width = manifest.target_width
     nodes = Nodes("loop_")
     encoded = _placed(nodes, encoder, "encoder_", {entry.name: entry.name for entry in encoder.graph.input})
     _keep_constants(nodes, step, "step_")
     last = nodes.constant([2])
     known = _steps(nodes, own["future_known"], horizon) if manifest.future_width else []
     start = encoded[manifest.encoder.tensors["previous_0"]]
-    forced = nodes.op("Where", nodes.op("IsInf", own["teacher"]), start, own["teacher"])
-    teacher = _steps(nodes, nodes.op("Unsqueeze", forced, last), horizon)
-    free = _steps(nodes, nodes.op("Unsqueeze", nodes.op("IsNaN", own["teacher"]), last), horizon)
+    first = nodes.op("Concat", *[start] * horizon, axis=1) if width > 1 else start
+    forced = nodes.op("Where", nodes.op("IsInf", own["teacher"]), first, own["teacher"])
+    teacher = _steps(nodes, _by_step(nodes, forced, manifest), horizon)
+    free = _steps(nodes, _by_step(nodes, nodes.op("IsNaN", own["teacher"]), manifest), horizon)
     memory = {pair.step_input: encoded[pair.encoder_output] for pair in manifest.memory}
     state = {pair.step_input: encoded[pair.encoder_output] for pair in manifest.states}
-    previous = nodes.op("Unsqueeze", start, last)
+    previous = nodes.op("Unsqueeze", start, nodes.constant([1]))
     predictions: list[str] = []
     for h in range(horizon):
         if h:
@@ -49,8 +51,16 @@ def fuse(encoder: onnx.ModelProto, step: onnx.ModelProto, manifest: Manifest) ->
         state = {pair.step_input: returned[pair.step_output] for pair in manifest.states}
         predictions.append(returned[names["prediction"]])
     joined = nodes.op("Concat", *predictions, axis=1)
-    nodes.nodes.append(helper.make_node("Squeeze", [joined, last], [own["prediction"]]))
+    flat = [joined, last] if width == 1 else [joined, nodes.constant([0, manifest.cells])]
+    nodes.nodes.append(helper.make_node("Squeeze" if width == 1 else "Reshape", flat, [own["prediction"]]))
     return _model(nodes, encoder, manifest)
+
+
+def _by_step(nodes: Nodes, source: str, manifest: Manifest) -> str:
+    """Give a tensor [B, H * M] an axis for the targets, [B, H, M]."""
+    if manifest.target_width == 1:
+        return nodes.op("Unsqueeze", source, nodes.constant([2]))
+    return nodes.op("Reshape", source, nodes.constant([0, manifest.horizon, manifest.target_width]))
 
 
 def _steps(nodes: Nodes, source: str, horizon: int) -> list[str]:
@@ -93,10 +103,10 @@ def _model(nodes: Nodes, encoder: onnx.ModelProto, manifest: Manifest) -> onnx.M
 
     horizon = manifest.horizon
     names = manifest.fused_tensors()
-    inputs = [*encoder.graph.input, declared(names["teacher"], horizon)]
+    inputs = [*encoder.graph.input, declared(names["teacher"], manifest.cells)]
     if manifest.future_width:
         inputs.append(declared(names["future_known"], horizon, manifest.future_width))
-    outputs, constants = [declared(names["prediction"], horizon)], list(nodes.constants.values())
+    outputs, constants = [declared(names["prediction"], manifest.cells)], list(nodes.constants.values())
     graph = helper.make_graph(nodes.nodes, "freerun", inputs, outputs, constants)
     opsets = list(encoder.opset_import)
     return simplify(helper.make_model(graph, opset_imports=opsets, ir_version=encoder.ir_version))

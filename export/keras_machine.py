@@ -28,10 +28,10 @@ def machine_of_keras(models: Forecasters) -> Machine:
         )
 
     def once(previous: F32, future: F32 | None, state: State, memory: State) -> tuple[F32, State]:
-        known = [previous[:, :, None], *([] if future is None else [future])]
+        known = [previous[:, None], *([] if future is None else [future])]
         carried = [state[name] for name in models.states]
         prediction, *following = step([*known, *carried, *(memory[name] for name in models.memory)])
-        return prediction[:, :, 0], dict(zip(models.states, following, strict=True))
+        return prediction[:, 0], dict(zip(models.states, following, strict=True))
 
     return Machine(encode, once, layers_of(list(models.states)), models.training.outputs[0].shape[1])
 

@@ -9,6 +9,8 @@ from runner.dataset import open_dataset
 from runner.errors import CertificationError, InputError, explain
 from runner.schema import Sizes
 
+PREDICTIONS_AXES = 3
+"""Of the output of a model that does not squeeze its predictions: [B, H, M]."""
 INPUT_ROLES = ("past", "past_observed", "decoder_input", "future_known")
 
 
@@ -28,20 +30,28 @@ def sizes_of_model(training: Any) -> tuple[dict[str, int], dict[str, tuple[int |
     roles = _roles(training)
     shapes = {role: tuple(training.inputs[place].shape[1:]) for role, place in roles.items()}
     if any(len(shape) != (1 if role == "past_observed" else 2) for role, shape in shapes.items()):
-        expected = "past [C, F], past_observed [C], decoder_input [H, 1] and future_known [H, K]"
+        expected = "past [C, F], past_observed [C], decoder_input [H, M] and future_known [H, K]"
         raise CertificationError(explain("the model's inputs have other axes", got=shapes, expected=expected))
     horizon, width = shapes["decoder_input"]
-    if width != 1 and "future_known" not in shapes:
-        shapes["future_known"] = (horizon, None if width is None else width - 1)
-    elif width != 1:
+    targets = _targets(training, width)
+    if width != targets and "future_known" not in shapes:
+        shapes["future_known"] = (horizon, None if width is None else width - targets)
+    elif width != targets:
         got = f"decoder_input {list(shapes['decoder_input'])} beside future_known"
         raise CertificationError(explain("the decoder's input holds more than the previous value", got=got))
-    shapes["decoder_input"] = (horizon, 1)
+    shapes["decoder_input"] = (horizon, targets)
     return roles, shapes
 
 
+def _targets(training: Any, width: int | None) -> int:
+    """Return M: as many values as a step predicts and is fed back, where the decoder's input has room for them."""
+    outputs = [tuple(output.shape) for output in training.outputs]
+    told = outputs[0][2] if len(outputs) == 1 and len(outputs[0]) == PREDICTIONS_AXES else 1
+    return told if told and (width is None or told <= width) else 1
+
+
 def sizes_for(training: Any, data: str, columns: Mapping[str, str]) -> tuple[Sizes, bool]:
-    """Return C, H, F and K of a model, of the data where it leaves them open; and whether it takes `past_observed`.
+    """Return C, H, F, K and M of a model, of the data where it leaves them open; and whether it takes `past_observed`.
 
     Args:
         training: the Keras model.
@@ -53,7 +63,7 @@ def sizes_for(training: Any, data: str, columns: Mapping[str, str]) -> tuple[Siz
         InputError: the data that has to tell the lengths cannot.
     """
     _, shapes = sizes_of_model(training)
-    (context, past), (horizon, _) = shapes["past"], shapes["decoder_input"]
+    (context, past), (horizon, targets) = shapes["past"], shapes["decoder_input"]
     future = shapes.get("future_known", (horizon, 0))[1]
     if None in {context, past, horizon, future}:
         dataset = open_dataset(data)
@@ -61,9 +71,11 @@ def sizes_for(training: Any, data: str, columns: Mapping[str, str]) -> tuple[Siz
         if not paths:
             raise InputError(explain(f"no Parquet files in {data}", expected="*.parquet"))
         found = infer_sizes(dataset, paths[0], past, columns)
-        context, past, horizon = context or found.context, past or found.past, horizon or found.horizon
+        context, past = context or found.context, past or found.past
+        horizon = horizon or found.horizon * found.targets // (targets or 1)
         future = found.future if future is None else future
-    return Sizes(int(context or 0), int(horizon or 0), int(past or 0), int(future or 0)), "past_observed" in shapes
+    lengths = (int(length or 0) for length in (context, horizon, past, future, targets))
+    return Sizes(*lengths), "past_observed" in shapes
 
 
 def _roles(training: Any) -> dict[str, int]:
@@ -83,7 +95,7 @@ def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[A
 
     Args:
         training: a Functional model.
-        sizes: C, H, F and K, where the model leaves some open.
+        sizes: C, H, F, K and M, where the model leaves some open.
 
     Returns:
         The inputs by role, in our order; the outputs; the calls.
@@ -95,7 +107,8 @@ def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[A
 
     roles, shapes = sizes_of_model(training)
     if sizes is not None:
-        shapes = {role: sizes.shape(role) if role != "decoder_input" else (sizes.horizon, 1) for role in shapes}
+        fed = {"decoder_input": (sizes.horizon, sizes.targets)}
+        shapes = {role: fed.get(role, sizes.shape(role)) for role in shapes}
     if any(axis is None for shape in shapes.values() for axis in shape):
         raise CertificationError(explain("the model leaves axes open", got=shapes, expected="fixed lengths"))
     inputs = {role: keras.Input(shapes[role], name=role) for role in INPUT_ROLES if role in shapes}

@@ -18,6 +18,7 @@ from export.release import Released, Unreleased, release
 from export.training import Trained, evaluate
 from export.trials import Choice, train_as_asked
 from export.windows import Statistics, TrainingWindows, measure, open_windows
+from runner.batch import Feature, features_of
 from runner.errors import InputError, UsageError, explain, listing
 from runner.schema import Sizes
 
@@ -63,7 +64,7 @@ def train_bundle(
     refuse_existing(out)
     require_tensorflow()
     windows, valid = _open(data, config)
-    feature = check_names(config, windows.sizes)
+    feature = _single_target(config, windows.sizes)
     statistics = measure(windows)
     refuse_rejects({data.train: statistics, data.valid: measure(valid)}, config)
     say(describe(windows.sizes, statistics))
@@ -90,11 +91,21 @@ def train_bundle(
     return Exported(release(candidate, valid, out), trained, choice)
 
 
-def check_names(config: BundleConfig, sizes: Sizes) -> int:
-    """Return the index of the target among the past features.
+def _single_target(config: BundleConfig, sizes: Sizes) -> int:
+    """Return the index of the target, of which a training takes one."""
+    feature = None if sizes.targets > 1 else check_names(config, sizes)
+    if not isinstance(feature, int):
+        what, got = "a training forecasts a single target", f"target [{sizes.horizon}, {sizes.targets}]"
+        remedy = "a target column [H] of one of them; convert takes a model of your own that has several"
+        raise UsageError(explain(what, got=got, expected="target [H]", remedy=remedy))
+    return feature
+
+
+def check_names(config: BundleConfig, sizes: Sizes) -> Feature:
+    """Return the index of the target among the past features, of several targets one for each.
 
     Raises:
-        UsageError: names are of the wrong number, twice there, or do not name the target.
+        UsageError: names are of the wrong number, twice there, or do not name the targets.
     """
     for key, names, width in (
         ("feature_names", config.feature_names, sizes.past),
@@ -103,8 +114,30 @@ def check_names(config: BundleConfig, sizes: Sizes) -> int:
         if names is not None and (len(names) != width or len(set(names)) != width):
             raise UsageError(explain(f"{key} does not fit the data", got=names, expected=f"{width} different names"))
     names = config.feature_names or [f"f{index}" for index in range(sizes.past)]
-    wanted = config.target_feature
-    if isinstance(wanted, int) and 0 <= wanted < sizes.past:
+    if isinstance(config.start, tuple) and (len(config.start) != sizes.targets or sizes.targets == 1):
+        expected = f"a number, or a list of one for each of {sizes.targets} targets"
+        raise UsageError(explain("start does not fit the targets", got=list(config.start), expected=expected))
+    if sizes.targets == 1 and not isinstance(config.target_feature, tuple):
+        return _place(config.target_feature, names)
+    wanted = _listed(config.target_feature)
+    found = tuple(_place(name, names) for name in wanted)
+    if len(found) != sizes.targets or len(set(found)) != len(found):
+        expected = f"{sizes.targets} different past features, in the order of the targets"
+        remedy = "--set target_feature=" + ",".join(names[: sizes.targets])
+        raise UsageError(
+            explain("target_feature does not fit the targets", got=wanted, expected=expected, remedy=remedy)
+        )
+    return found
+
+
+def _listed(given: int | str | tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Return several targets, which the command line gives as one word with commas."""
+    words = given.split(",") if isinstance(given, str) else given if isinstance(given, tuple) else [given]
+    return tuple(int(word) if isinstance(word, str) and word.isdecimal() else word for word in words)
+
+
+def _place(wanted: int | str, names: list[str]) -> int:
+    if isinstance(wanted, int) and 0 <= wanted < len(names):
         return wanted
     if isinstance(wanted, str) and wanted in names:
         return names.index(wanted)
@@ -162,15 +195,16 @@ def refuse_rejects(found: dict[str, Statistics], config: BundleConfig) -> None:
         raise InputError(explain(what, remedy=remedy))
 
 
-def warn_of_another_feature(found: Statistics, feature: int, say: Say) -> None:
-    """Warn where the target does not look like the past feature that it is said to continue."""
-    location, scale = float(found.past_location[feature]), float(found.past_scale[feature])
-    wide = max(scale, found.target_scale)
-    if abs(location - found.target_location) > wide or wide > 10 * min(scale, found.target_scale):
-        say(
-            f"warning: past feature {feature} ({location:.4g} +- {scale:.4g}) does not look like the target "
-            f"({found.target_location:.4g} +- {found.target_scale:.4g}); is target_feature right?"
-        )
+def warn_of_another_feature(found: Statistics, feature: Feature, say: Say) -> None:
+    """Warn where a target does not look like the past feature that it is said to continue."""
+    for index, target in zip(features_of(feature), found.targets, strict=True):
+        location, scale = float(found.past_location[index]), float(found.past_scale[index])
+        wide = max(scale, target.scale)
+        if abs(location - target.location) > wide or wide > 10 * min(scale, target.scale):
+            say(
+                f"warning: past feature {index} ({location:.4g} +- {scale:.4g}) does not look like the target "
+                f"({target.location:.4g} +- {target.scale:.4g}); is target_feature right?"
+            )
 
 
 def describe(sizes: Sizes, found: Statistics) -> str:
@@ -178,9 +212,10 @@ def describe(sizes: Sizes, found: Statistics) -> str:
     bad = sum(found.rejects.values())
     rejected = f", {bad:,} rejected ({found.rejects})" if bad else ""
     rejected += f", {found.without_target:,} without a target" if found.without_target else ""
+    several = f"{sizes.targets} targets, " if sizes.targets > 1 else ""
     return (
-        f"{found.windows:,} windows{rejected}: context {sizes.context}, horizon {sizes.horizon}, {sizes.past} past and "
-        f"{sizes.future} future features; {found.excluded_share:.1%} of the targets excluded"
+        f"{found.windows:,} windows{rejected}: context {sizes.context}, horizon {sizes.horizon}, {several}"
+        f"{sizes.past} past and {sizes.future} future features; {found.excluded_share:.1%} of the targets excluded"
     )
 
 

@@ -70,7 +70,8 @@ def _quantize(path: Path, valid: str, columns: dict[str, str]) -> tuple[Manifest
     manifest = bundle.manifest
     if "int8" in manifest.precisions:
         raise UsageError(explain(f"{path} holds int8 already", remedy="export it again to make it anew"))
-    windows = open_windows(valid, manifest.past_width, columns)
+    several = sizes_of(manifest) if manifest.others else None  # which a flat target does not tell
+    windows = open_windows(valid, manifest.past_width, columns, several)
     if windows.sizes != sizes_of(manifest):
         raise InputError(explain(f"{valid} does not fit the bundle", got=windows.sizes, expected=sizes_of(manifest)))
     graphs = bundle.graphs("fp32")
@@ -97,7 +98,8 @@ def certified_int8(pair: GraphPair, fp32: FormGraphs, manifest: Manifest, valid:
     loop = production_loop(manifest, graphs)
     _refuse_dependence(loop, first_windows(valid, max(BATCH_SIZES)))
     before, after = losses_of(manifest, fp32, valid), losses_of(manifest, graphs, valid)
-    changes = dict(zip(("teacher_forced", "free_running"), map(change, before, after), strict=True))
+    found = (change(*scores, manifest.target_width) for scores in zip(before, after, strict=True))
+    changes = dict(zip(("teacher_forced", "free_running"), found, strict=True))
     if not abs(changes["free_running"]) < LARGEST_CHANGE:
         raise CertificationError(
             explain(
@@ -119,12 +121,17 @@ def certified_int8(pair: GraphPair, fp32: FormGraphs, manifest: Manifest, valid:
     return CertifiedForm(graphs, (golden, loop(golden, False)), after, certificate)
 
 
-def change(before: Score, after: Score) -> float:
-    """Return by which share of `before` the masked MSE has changed.
+def change(before: Score, after: Score, targets: int = 1) -> float:
+    """Return by which share of `before` the masked MSE has changed; of several targets, that of the one most changed.
 
     Raises:
         InputError: nothing was observed, so nothing can be said.
     """
+    pairs = [(before.of_target(index, targets), after.of_target(index, targets)) for index in range(targets)]
+    return max((_change(*pair) for pair in pairs), key=abs)
+
+
+def _change(before: Score, after: Score) -> float:
     old, new = before.masked_mse(before.model), after.masked_mse(after.model)
     if old is None or new is None:
         raise InputError(explain("every target of the validation windows is excluded", remedy="give others as --valid"))

@@ -20,6 +20,7 @@ from export.graphs import convert
 from export.model import Forecasters
 from export.quantize import certified_int8
 from export.windows import Statistics, TrainingWindows
+from runner.batch import Feature
 from runner.bundle import audit_bundle, open_bundle
 from runner.manifest import Manifest
 from runner.precision import Precision
@@ -35,7 +36,7 @@ class Unreleased:
         config: names, start value in raw units, precisions.
         scaling: what the graphs do to raw units.
         statistics: of the data that the tolerances and the mask's polarity are judged by.
-        feature: index of the target among the past features.
+        feature: index of the target among the past features, of several targets one for each.
         losses: of the Keras models on the validation windows, (teacher-forced, free-running).
         origin: where the weights come from, for the certificate.
     """
@@ -44,7 +45,7 @@ class Unreleased:
     config: BundleConfig
     scaling: Scaling
     statistics: Statistics
-    feature: int
+    feature: Feature
     losses: tuple[Score, Score]
     origin: dict[str, Any]
 
@@ -89,5 +90,5 @@ def _certified_fp32(
 ) -> CertifiedForm:
     golden = first_windows(valid, GOLDEN_WINDOWS)
     prediction = production_loop(candidate.manifest, candidate.graphs)(golden, False)
-    record = certificate_of(certificate, origin, candidate.manifest.export_id)
+    record = certificate_of(certificate, origin, candidate.manifest.export_id, candidate.manifest.target_width)
     return CertifiedForm(candidate.graphs, (golden, prediction), certificate.runner, record)

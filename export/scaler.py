@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from export.anatomy import Start
+from export.config import Start
 from export.model_inputs import named
 from export.steps import own
+from runner.batch import Feature, features_of
 from runner.errors import InputError, UsageError, explain, listing
 from runner.manifest import problems
 from runner.schema import Sizes
@@ -29,10 +30,15 @@ class Features(_Strict):
 
 
 class Target(_Strict):
-    """Scaling of the target, and of the decoder's input, which is the previous target."""
+    """Scaling of the target, and of the decoder's input, which is the previous target; of several a list [M]."""
 
-    location: float
-    scale: Scale
+    location: float | tuple[float, ...]
+    scale: Scale | tuple[Scale, ...]
+
+    def each(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return location and scale of every target."""
+        location, scale = (given if isinstance(given, tuple) else (given,) for given in (self.location, self.scale))
+        return location, scale
 
 
 class Scaler(_Strict):
@@ -44,17 +50,21 @@ class Scaler(_Strict):
 
     def raw_start(self, start: Start) -> Start:
         """Return the decoder's first input in raw units, so that the model is fed the same value as before."""
-        return start if start == "last" else start * self.target.scale + self.target.location
+        if start == "last":
+            return start
+        location, scale = map(np.array, self.target.each())
+        raw = (np.asarray(start) * scale + location).tolist()
+        return tuple(raw) if len(raw) > 1 else float(raw[0])
 
 
-def read_scaler(path: Path, sizes: Sizes, start: Start, feature: int) -> Scaler:
+def read_scaler(path: Path, sizes: Sizes, start: Start, feature: Feature) -> Scaler:
     """Read a scaler, and hold it against the model that it is for.
 
     Args:
         path: a JSON file: {"past": {"location": [F], "scale": [F]}, "future_known": {...} [K], "target": {...}}.
-        sizes: F and K.
+        sizes: F, K and M.
         start: the decoder's first input.
-        feature: index of the target among the past features.
+        feature: index of the target among the past features, of several targets one for each.
 
     Raises:
         InputError: it cannot be read, or anything in it does not fit; all of that is listed.
@@ -71,11 +81,12 @@ def read_scaler(path: Path, sizes: Sizes, start: Start, feature: int) -> Scaler:
         raise InputError(explain(f"cannot read the scaler {path}", got=error.strerror)) from error
     if found:
         raise InputError(explain(f"the scaler {path} does not fit:" + listing(found), expected=remedy))
-    past = (scaler.past.location[feature], scaler.past.scale[feature])
-    if start == "last" and past != (scaler.target.location, scaler.target.scale):
-        what = "start = last feeds the last target of the past, but past and target are scaled differently"
-        expected, got = f"location {scaler.target.location}, scale {scaler.target.scale}", f"{past[0]}, {past[1]}"
-        raise UsageError(explain(what, got=got, expected=expected, remedy="a number as start"))
+    for index, location, scale in zip(features_of(feature), *scaler.target.each(), strict=True):
+        past = (scaler.past.location[index], scaler.past.scale[index])
+        if start == "last" and past != (location, scale):
+            what = "start = last feeds the last target of the past, but past and target are scaled differently"
+            expected, got = f"location {location}, scale {scale}", f"{past[0]}, {past[1]}"
+            raise UsageError(explain(what, got=got, expected=expected, remedy="a number as start"))
     return scaler
 
 
@@ -95,20 +106,26 @@ def in_raw_units(training: Any, scaler: Scaler, sizes: Sizes) -> Any:
     scaled["decoder_input"] = _scaled(inputs["decoder_input"], scaler.target, "previous")
     if scaler.future_known is not None:
         scaled["future_known"] = _scaled(inputs["future_known"], scaler.future_known, "future")
-    location, scale = scaler.target.location, scaler.target.scale
+    location, scale = np.array(scaler.target.each(), np.float32)
     back = own(lambda given: given * scale + location, "freerun_unscaled")
     return keras.Model(list(inputs.values()), back(inner(list(scaled.values()))), name="training")
 
 
 def _scaled(tensor: Any, by: Features | Target, name: str) -> Any:
-    location, scale = np.asarray(by.location, np.float32), np.asarray(by.scale, np.float32)
+    given = by.each() if isinstance(by, Target) else (by.location, by.scale)
+    location, scale = (np.asarray(numbers, np.float32) for numbers in given)
     return own(lambda given: (given - location) / scale, f"freerun_scaled_{name}")(tensor)
 
 
 def _misfits(scaler: Scaler, sizes: Sizes) -> list[str]:
-    """Return a line for every list of another length than the model's features."""
+    """Return a line for every list of another length than the model's features, or targets."""
     parts = {"past": (scaler.past, sizes.past), "future_known": (scaler.future_known, sizes.future)}
-    found = []
+    each = dict(zip(("location", "scale"), scaler.target.each(), strict=True))
+    found = [
+        f"target.{key}: got {len(given)} numbers, expected {sizes.targets}"
+        for key, given in each.items()
+        if len(given) != sizes.targets
+    ]
     for name, (part, width) in parts.items():
         if (part is None) != (width == 0):
             found.append(f"{name}: {'missing' if part is None else 'too much'}, the model has {width} such features")

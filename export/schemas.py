@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of the manifest and the report, so that docs/ cannot drift from the code."""
+"""Write the JSON Schemas of the manifest and the reports, so that docs/ cannot drift from the code."""
 
 import json
 import sys
@@ -6,11 +6,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from runner.comparison.report import ComparisonReport
+from runner.evaluation.report import EvaluationReport
 from runner.gap.report import GapReport
 from runner.manifest import Manifest
 from runner.report import Report
 
 SCHEMAS: dict[str, type[BaseModel]] = {
+    "comparison.schema.json": ComparisonReport,
+    "evaluation.schema.json": EvaluationReport,
     "gap.schema.json": GapReport,
     "manifest.schema.json": Manifest,
     "report.schema.json": Report,

@@ -12,7 +12,7 @@ from export.examples import batches, context_inputs, feeds_itself, future_inputs
 from export.mixed import mixed_model
 from export.model import Forecasters
 from export.windows import Statistics, TrainingWindows, trainable
-from runner.batch import F32, WindowBatch
+from runner.batch import F32, Feature, WindowBatch
 from runner.errors import UsageError, explain
 from runner.score import score_block
 from runner.totals import Score
@@ -90,7 +90,9 @@ def compiled(models: Forecasters, statistics: Statistics, config: TrainConfig) -
     return model
 
 
-def evaluate(models: Forecasters, valid: TrainingWindows, config: BundleConfig, feature: int) -> tuple[Score, Score]:
+def evaluate(
+    models: Forecasters, valid: TrainingWindows, config: BundleConfig, feature: Feature
+) -> tuple[Score, Score]:
     """Score the Keras models on the validation windows, teacher-forced and free-running.
 
     Returns:
@@ -112,24 +114,30 @@ def evaluate(models: Forecasters, valid: TrainingWindows, config: BundleConfig, 
     return forced, free
 
 
-def teacher_forced(models: Forecasters, batch: WindowBatch, config: BundleConfig, feature: int) -> F32:
-    """Run the training model once over a batch; return predictions [B, H]."""
-    inputs = [*context_inputs(batch), teacher_values(batch, config, feature)[:, :, None], *future_inputs(batch)]
-    return np.asarray(models.training.predict_on_batch(inputs))[:, :, 0]
+def teacher_forced(models: Forecasters, batch: WindowBatch, config: BundleConfig, feature: Feature) -> F32:
+    """Run the training model once over a batch; return predictions [B, H * M]."""
+    return at_once(models.training, batch, teacher_values(batch, config, feature))
+
+
+def at_once(training: Any, batch: WindowBatch, fed: F32) -> F32:
+    """Run a training model on decoder inputs [B, H * M]; return predictions [B, H * M]."""
+    shaped = fed.reshape(len(batch), *training.outputs[0].shape[1:])
+    found = training.predict_on_batch([*context_inputs(batch), shaped, *future_inputs(batch)])
+    return np.asarray(found).reshape(fed.shape)
 
 
 def free_running(models: Forecasters, batch: WindowBatch) -> F32:
-    """Run encoder and step in a loop over a batch, each prediction the next input; return predictions [B, H]."""
+    """Run encoder and step in a loop over a batch, each prediction the next input; return predictions [B, H * M]."""
     previous, *rest = models.encoder.predict_on_batch(context_inputs(batch))
     states, memory = rest[: len(models.states)], rest[len(models.states) :]
-    horizon = models.training.outputs[0].shape[1]
-    predictions = np.empty((len(batch), horizon), np.float32)
-    previous = previous[:, :, None]
+    _, horizon, width = models.training.outputs[0].shape
+    predictions = np.empty((len(batch), horizon, width), np.float32)
+    previous = previous[:, None]
     for h in range(horizon):
         future = [known[:, h : h + 1] for known in future_inputs(batch)]
         previous, *states = models.step.predict_on_batch([previous, *future, *states, *memory])
-        predictions[:, h] = previous[:, 0, 0]
-    return predictions
+        predictions[:, h] = previous[:, 0]
+    return predictions.reshape(len(batch), -1)
 
 
 def _exhausted(history: tuple[Epoch, ...], config: TrainConfig) -> bool:

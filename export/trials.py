@@ -15,7 +15,7 @@ from export.training import MODEL_FILE, VALIDATION_BATCH, Trained, free_running,
 from export.windows import Statistics, TrainingWindows, trainable
 from runner.batch import F64
 from runner.digests import digest
-from runner.gap.intervals import add_up, block_length, block_of, paired_interval
+from runner.intervals import add_up, block_length, block_of, paired_interval
 
 CONTROL = "teacher-forcing"
 TRIED = ("scheduled-sampling", "curriculum", "free-running")

@@ -69,6 +69,15 @@ class TrainingWindows:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """Mean, deviation and largest size of a target over the steps that count, in raw units."""
+
+    location: float
+    scale: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True)
 class Statistics:
     """What one pass over the training data finds, in raw units.
 
@@ -80,6 +89,7 @@ class Statistics:
         future_location, future_scale: by feature [K].
         target_location, target_scale, target_level: mean, deviation and largest size over observed steps.
         excluded_share: share of the horizon's steps that the mask excludes.
+        others: the same of further targets.
     """
 
     windows: int
@@ -93,6 +103,12 @@ class Statistics:
     target_scale: float
     target_level: float
     excluded_share: float
+    others: tuple[Measured, ...] = ()
+
+    @property
+    def targets(self) -> tuple[Measured, ...]:
+        """Return what was found of every target, in their order."""
+        return (Measured(self.target_location, self.target_scale, self.target_level), *self.others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +187,10 @@ def measure(windows: TrainingWindows) -> Statistics:
         InputError: nothing is left to learn from.
     """
     sizes = windows.sizes
-    past, future, target = (_no_moments(width) for width in (sizes.past, sizes.future, 1))
+    past, future = (_no_moments(width) for width in (sizes.past, sizes.future))
+    targets, levels = [_no_moments(1)] * sizes.targets, [0.0] * sizes.targets
     rejects: Counter[str] = Counter()
     good = bare = excluded = 0
-    level = 0.0
     for block in windows.blocks():
         kept = trainable(block)
         rejects.update(REASONS[code] for code in block.reasons[block.reasons != GOOD])
@@ -184,12 +200,19 @@ def measure(windows: TrainingWindows) -> Statistics:
             future = future.add(kept.future_known.reshape(-1, sizes.future).astype(np.float64))
         if kept.target is not None and kept.observed is not None:
             excluded += int((~kept.observed).sum())
-            target = target.add(kept.target[kept.observed][:, None])
-            level = max(level, float(np.abs(kept.target).max(initial=0.0)))
+            for index in range(sizes.targets):
+                own = slice(index, None, sizes.targets)
+                values, counts = kept.target[:, own], kept.observed[:, own]
+                targets[index] = targets[index].add(values[counts][:, None])
+                levels[index] = max(levels[index], float(np.abs(values).max(initial=0.0)))
     bare += rejects.pop("target_missing", 0)  # a forecast without a truth to learn from, nothing wrong with it
-    if not target.count:
+    if not all(target.count for target in targets):
         got = f"{good} good windows, {dict(rejects)} rejected, {bare} without a target, no target that counts"
         raise InputError(explain("there is nothing to learn from", got=got))
+    first, *others = (
+        Measured(float(target.mean[0]), float(target.scale()[0]), level)
+        for target, level in zip(targets, levels, strict=True)
+    )
     return Statistics(
         windows=good,
         without_target=bare,
@@ -198,10 +221,11 @@ def measure(windows: TrainingWindows) -> Statistics:
         past_scale=past.scale(),
         future_location=future.mean,
         future_scale=future.scale(),
-        target_location=float(target.mean[0]),
-        target_scale=float(target.scale()[0]),
-        target_level=level,
-        excluded_share=excluded / (good * sizes.horizon),
+        target_location=first.location,
+        target_scale=first.scale,
+        target_level=first.level,
+        excluded_share=excluded / (good * sizes.horizon * sizes.targets),
+        others=tuple(others),
     )
 
 
@@ -213,13 +237,14 @@ def trainable(block: WindowBatch) -> WindowBatch:
 
 def row_bytes(sizes: Sizes) -> int:
     """Return about how many bytes a window takes in memory."""
-    return 4 * sizes.context * (sizes.past + 1) + sizes.horizon * (4 * sizes.future + 16)
+    return 4 * sizes.context * (sizes.past + 1) + sizes.horizon * (4 * sizes.future + 16 * sizes.targets)
 
 
 def infer_sizes(dataset: Dataset, path: str, feature_count: int | None, columns: Mapping[str, str]) -> Sizes:
-    """Read C, H, F and K off the columns of one file: from the types, or from the first list that is not null.
+    """Read C, H, F, K and M off the columns of one file: from the types, or from the first list that is not null.
 
-    A flat `past` is one feature, unless `past_observed` or the number of features says otherwise.
+    A flat `past` is one feature, unless `past_observed` or the number of features says otherwise. A flat `target` is
+    one target.
 
     Raises:
         InputError: a needed column is missing, or no row tells the lengths.
@@ -235,14 +260,13 @@ def infer_sizes(dataset: Dataset, path: str, feature_count: int | None, columns:
         remedy = "map columns with --column ROLE=NAME"
         raise InputError(explain(f"{path} does not fit" + listing(absent), got=", ".join(schema.names), remedy=remedy))
     lengths = {role: _lengths(schema, head, name) for role, name in names.items()}
-    horizon = math.prod(lengths["target"])
+    horizon, targets = (*lengths["target"], 1)[:2] if lengths["target"] else (0, 1)
     context, width = _past_sizes(lengths["past"], lengths["past_observed"], feature_count)
-    if not (horizon and context and width):
+    if not (horizon and context and width and targets):
         remedy = "docs/data-contract.md has the layouts; past and target need a row that is not null near the top"
         raise InputError(explain(f"cannot tell the sizes of {path}", got=lengths, remedy=remedy))
-    return Sizes(
-        context, horizon, width, math.prod(lengths["future_known"]) // horizon if lengths["future_known"] else 0
-    )
+    future = math.prod(lengths["future_known"]) // horizon if lengths["future_known"] else 0
+    return Sizes(context, horizon, width, future, targets)
 
 
 def _past_sizes(past: list[int], flags: list[int], feature_count: int | None) -> tuple[int, int]:

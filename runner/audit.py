@@ -48,7 +48,7 @@ def encoder_signature(manifest: Manifest) -> tuple[Signature, Signature]:
     inputs: Signature = {names["past"]: ("batch", manifest.context_length, manifest.past_width)}
     if manifest.past_observed:
         inputs[names["past_observed"]] = ("batch", manifest.context_length)
-    outputs: Signature = {names["previous_0"]: ("batch", 1)}
+    outputs: Signature = {names["previous_0"]: ("batch", manifest.target_width)}
     outputs |= {state.encoder_output: ("batch", state.width) for state in manifest.states}
     outputs |= {memory.encoder_output: ("batch", *memory.shape) for memory in manifest.memory}
     return inputs, outputs
@@ -57,12 +57,12 @@ def encoder_signature(manifest: Manifest) -> tuple[Signature, Signature]:
 def step_signature(manifest: Manifest) -> tuple[Signature, Signature]:
     """Return the single-step decoder's inputs and outputs as the manifest states them."""
     names = manifest.decoder_step.tensors
-    inputs: Signature = {names["previous"]: ("batch", 1, 1)}
+    inputs: Signature = {names["previous"]: ("batch", 1, manifest.target_width)}
     if manifest.future_width:
         inputs[names["future_known"]] = ("batch", 1, manifest.future_width)
     inputs |= {state.step_input: ("batch", state.width) for state in manifest.states}
     inputs |= {memory.step_input: ("batch", *memory.shape) for memory in manifest.memory}
-    outputs: Signature = {names["prediction"]: ("batch", 1, 1)}
+    outputs: Signature = {names["prediction"]: ("batch", 1, manifest.target_width)}
     outputs |= {state.step_output: ("batch", state.width) for state in manifest.states}
     return inputs, outputs
 
@@ -74,10 +74,10 @@ def fused_signature(manifest: Manifest, names: Mapping[str, str]) -> tuple[Signa
         "past": ("batch", context, manifest.past_width),
         "past_observed": ("batch", context),
         "future_known": ("batch", horizon, manifest.future_width),
-        "teacher": ("batch", horizon),
+        "teacher": ("batch", manifest.cells),
     }
     inputs = {name: axes[role] for role, name in names.items() if role in axes}
-    return inputs, {names["prediction"]: ("batch", horizon)}
+    return inputs, {names["prediction"]: ("batch", manifest.cells)}
 
 
 def signature(manifest: Manifest, key: str, graph: Graph) -> tuple[Signature, Signature]:

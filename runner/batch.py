@@ -12,6 +12,15 @@ F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp]
 
+Feature = int | tuple[int, ...]
+"""The index of the target among the past features; of several targets one for each, in their order."""
+
+
+def features_of(feature: Feature) -> tuple[int, ...]:
+    """Return the index of each target among the past features [M]."""
+    return (feature,) if isinstance(feature, int) else feature
+
+
 GOOD = 0
 """The reason code of a row that has nothing wrong with it."""
 
@@ -51,6 +60,8 @@ def reason_code(reason: str) -> int:
 @dataclass(frozen=True, slots=True)
 class WindowBatch:
     """Windows that are ready for the graphs, with the rejects still in their places.
+
+    Where a bundle has M targets, H stands for H * M in what follows: step by step, in each step target by target.
 
     Attributes:
         past: encoder inputs in raw units, 0 where a step is not observed [B, C, F].

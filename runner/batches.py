@@ -25,7 +25,7 @@ class _Batch:
     Attributes:
         pieces: batches without rejects, in order.
         rows: how many they are together.
-        future: predictions [rows, H] and the seconds that they took; None while rows are collected.
+        future: predictions [rows, cells] and the seconds that they took; None while rows are collected.
     """
 
     pieces: list[WindowBatch] = field(default_factory=list)
@@ -41,7 +41,7 @@ class BatchQueue:
         loop: decodes a batch.
         executor: whose threads do it.
         batch_size: windows in one batch; the last one is filled up to it with copies, so that graphs see one shape.
-        horizon: H.
+        cells: numbers of a window's forecast, H * M.
         teacher: feed the teacher's input instead of the last prediction.
         check: called now and then by who waits for a forecast; may raise.
     """
@@ -49,7 +49,7 @@ class BatchQueue:
     loop: Loop
     executor: Executor
     batch_size: int
-    horizon: int
+    cells: int
     teacher: bool
     check: Callable[[], None] = lambda: None
     current: _Batch = field(default_factory=_Batch)
@@ -68,7 +68,7 @@ class BatchQueue:
             batch.rows += len(rows)
             if batch.rows == self.batch_size:
                 self.flush()
-        return Forecast((len(windows), self.horizon), pieces, self)
+        return Forecast((len(windows), self.cells), pieces, self)
 
     def flush(self) -> None:
         """Hand over what has been collected, full or not."""
@@ -100,7 +100,7 @@ class Forecast:
     """A block's forecast in the making.
 
     Attributes:
-        shape: rows and horizon steps of the block.
+        shape: rows of the block, and the numbers of a window's forecast.
         pieces: where its good rows went.
         queue: what to flush where a batch still waits for more rows.
     """
@@ -113,8 +113,8 @@ class Forecast:
         """Wait for it.
 
         Returns:
-            Predictions in raw units [B, H], 0 in the rows of rejects; and the seconds that threads spent on the batches
-            which begin in this block.
+            Predictions in raw units [B, H * M], 0 in the rows of rejects; and the seconds that threads spent on the
+            batches which begin in this block.
         """
         prediction, seconds = np.zeros(self.shape, np.float32), 0.0
         for piece in self.pieces:

@@ -11,7 +11,9 @@ import click
 from runner import __version__
 from runner.config import Job
 from runner.errors import InputError, UsageError, explain, listing, told
-from runner.options import PLACE, columns, explaining, finite, job_file, option
+from runner.gates import compare, evaluate
+from runner.options import PLACE, columns, explaining, finite, job_file, only, option
+from runner.partition import partition_of
 from runner.stop import Limits, Stop
 from runner.supervise import resident_megabytes, supervise
 from runner.terminal import WithoutPandas, end_of, run_command, unknown_variables
@@ -54,6 +56,7 @@ def cli() -> None:
     help="Parts of another bundle or other options: refuse, keep, or replace them.",
 )
 @option("--orphans", type=click.Choice(["keep", "refuse", "prune"]), default="keep", help="Parts whose input is gone.")
+@only
 @option("--recheck", is_flag=True, help="Hash every input file again, whatever the ledger remembers.")
 @option("--rows-per-part", type=click.IntRange(1), default=1_000_000, help="Cut larger files by row groups.")
 @option("--expect-bundle-id", metavar="ID", help="Refuse any other bundle.")
@@ -128,22 +131,23 @@ def verify(ctx: click.Context, bundle: Path, device: str) -> None:
 
 @cli.command("verify-output")
 @click.argument("out", type=PLACE)
+@only
 @click.pass_context
-def check_output(ctx: click.Context, out: Path) -> None:
+def check_output(ctx: click.Context, out: Path, only: tuple[str, ...]) -> None:
     """Read every byte of OUT: are its parts whole, and does the report say what they say? Changes nothing."""
     from runner.lock import undisturbed
     from runner.storage import OutputFolder
     from runner.verify_output import verify_output
 
-    if not out.is_dir():
-        raise InputError(explain(f"{out} is no folder", expected="an --out of freerun score"))
-    folder = OutputFolder(out)
+    folder = OutputFolder(out, within=partition_of(only))
+    if not folder.home.is_dir():
+        raise InputError(explain(f"{folder.home} is no folder", expected="an --out of freerun score"))
     with undisturbed(folder):
         found = verify_output(folder, ctx.ensure_object(Stop))
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     if found.problems:
-        what = f"{out} is not as freerun left it:" + listing(list(found.problems))
+        what = f"{folder.home} is not as freerun left it:" + listing(list(found.problems))
         remedy = "remove the parts named, and run the scoring command again: it makes them anew"
         raise InputError(explain(what, remedy=remedy))
     complete = "complete" if found.complete else "not complete"
@@ -196,6 +200,10 @@ def inspect(bundle: Path, *, as_json: bool) -> None:
         click.echo(display.as_json(opened.manifest), nl=False)
     else:
         display.print_inspection(opened.bundle, opened.facts, cast("Any", sys.stdout))
+
+
+cli.add_command(evaluate)
+cli.add_command(compare)
 
 
 def _job(settings: dict[str, Any]) -> Job:

@@ -1,10 +1,11 @@
 """What a scoring job was asked to do."""
 
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from runner.digests import digest
+from runner.partition import partition_of
 from runner.precision import Precision
 
 Mode = Literal["free-running", "teacher-forced"]
@@ -26,6 +27,7 @@ class Job:
         bundle: the bundle's folder.
         input: path or URI of a Parquet file or a folder of them.
         out: the output folder.
+        only: KEY=VALUE of the hive folders, outermost first, of the one partition to score; none = all of the input.
         columns: role -> column name, only where they differ.
         precision: which of the bundle's forms to run.
         batch_size: windows in one call of a graph, workers: threads that decode; neither changes a number. None leaves
@@ -47,6 +49,7 @@ class Job:
     workers: int | None = None
     max_reject_rate: float = 0.01
     max_masked_mse: float | None = None
+    only: tuple[str, ...] = ()
     rescore: Rescore = "changed"
     orphans: Orphans = "keep"
     recheck: bool = False
@@ -57,6 +60,15 @@ class Job:
     max_memory: int | None = None
     dry_run: bool = False
 
+    @property
+    def partition(self) -> PurePosixPath:
+        """The folder, relative to input and output, that the run is limited to.
+
+        Raises:
+            UsageError: `only` names no such folder.
+        """
+        return partition_of(self.only)
+
     def column(self, role: str) -> str:
         return self.columns.get(role, role)
 
@@ -65,8 +77,9 @@ class Job:
         return {"mode": self.mode, "precision": self.precision, "columns": {role: self.column(role) for role in ROLES}}
 
     def options(self) -> dict[str, Any]:
-        """Return all options for the record, without the places of things."""
-        return {key: value for key, value in asdict(self).items() if key not in {"bundle", "input", "out"}}
+        """Return all options for the record, as JSON has them, without the places of things."""
+        values = {**asdict(self), "only": list(self.only)}
+        return {key: value for key, value in values.items() if key not in {"bundle", "input", "out"}}
 
     def numbers_digest(self) -> str:
         return digest(self.numbers())

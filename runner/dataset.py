@@ -11,11 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from runner.errors import InputError, explain
+from runner.errors import InputError, UsageError, explain
+from runner.partition import WHOLE
 from runner.stop import Stop
 
 CHUNK = 1 << 22
 BUFFER = 1 << 20
+SHOWN = 5
+"""How many partitions are named where the one that is wanted is not there."""
 READ_AT_ONCE = 8 << 20
 """A file of up to so many bytes is read by whole column chunks, and only a larger one through a buffer: a buffer takes
 whatever memory a damaged page claims to need, up to 2 GiB; a chunk that is in memory has only what it has."""
@@ -39,11 +42,13 @@ class Dataset:
         filesystem: of pyarrow.
         root: the folder inside the file system.
         single: the one file's name, where the dataset is a file.
+        within: the partition whose files count; paths stay relative to the root.
     """
 
     filesystem: fs.FileSystem
     root: str
     single: str | None
+    within: PurePosixPath = WHOLE
 
     def paths(self) -> list[str]:
         """Return the files relative to the root, sorted; names that begin with `_` or `.` are not data.
@@ -53,7 +58,9 @@ class Dataset:
         """
         if self.single is not None:
             return [self.single]
-        selector = fs.FileSelector(self.root, recursive=True, allow_not_found=True)
+        selector = fs.FileSelector(
+            self.location(str(self.within)) if self.within.parts else self.root, recursive=True, allow_not_found=True
+        )
         try:
             found = [info.path for info in self.filesystem.get_file_info(selector) if info.type == fs.FileType.File]
         except (OSError, UnicodeDecodeError) as error:
@@ -135,15 +142,17 @@ def _refuse_contradiction(metadata: pq.FileMetaData) -> None:
         raise pa.ArrowInvalid(f"its footer tells of {metadata.num_rows} rows, and of row groups of {groups[:8]}")
 
 
-def open_dataset(text: str, *, allow_missing: bool = False) -> Dataset:
+def open_dataset(text: str, *, allow_missing: bool = False, within: PurePosixPath = WHOLE) -> Dataset:
     """Find a dataset by its path or URI.
 
     Args:
         text: where it is.
         allow_missing: take a folder that is not there for an empty one.
+        within: the partition that is wanted of it.
 
     Raises:
-        InputError: there is no such file or folder, or the URI cannot be opened.
+        InputError: there is no such file, folder or partition, or the URI cannot be opened.
+        UsageError: a partition of a single file was asked for.
     """
     if not text:
         raise InputError(
@@ -155,14 +164,43 @@ def open_dataset(text: str, *, allow_missing: bool = False) -> Dataset:
     except OSError as error:
         raise InputError(explain(f"cannot open the input {text}", got=first_line(error))) from error
     if info.type == fs.FileType.Directory or (allow_missing and info.type == fs.FileType.NotFound):
-        return Dataset(filesystem, path.rstrip("/") or "/", None)
+        found = Dataset(filesystem, path.rstrip("/") or "/", None, within)
+        if not allow_missing:
+            _require_partition(found)
+        return found
     if info.type != fs.FileType.File:
         raise InputError(explain(f"the input {text} does not exist", expected="a Parquet file, or a folder of them"))
+    if within.parts:
+        remedy = "give the folder that holds the partitions, or leave --only out"
+        raise UsageError(explain(f"--only {within} of a single file", got=text, remedy=remedy))
     folder, _, name = path.rpartition("/")
     if not name.endswith(".parquet") or name.startswith((".", "_")):
         expected = "a name that ends in .parquet and does not begin with _ or ."
         raise InputError(explain("the input's name is not one that readers take for data", got=name, expected=expected))
     return Dataset(filesystem, folder, name)
+
+
+def _require_partition(dataset: Dataset) -> None:
+    """Refuse a partition whose folder is not there, and name those beside it that are most like it."""
+    from difflib import get_close_matches
+
+    above = dataset.root
+    for name in dataset.within.parts:
+        beside = _folders(dataset.filesystem, above)
+        if name not in beside:
+            nearest = get_close_matches(name, beside, SHOWN, 0) or ["no folder"]
+            remedy = "name the folders as they stand there, outermost first; --allow-empty if that is fine"
+            got = f"{above} has {', '.join(sorted(nearest))}{', ...' if len(beside) > SHOWN else ''}"
+            raise InputError(explain(f"the input has no partition {dataset.within}", got=got, remedy=remedy))
+        above = f"{above}/{name}"
+
+
+def _folders(filesystem: fs.FileSystem, folder: str) -> list[str]:
+    try:
+        found = filesystem.get_file_info(fs.FileSelector(folder))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(explain(f"cannot list {folder}", got=first_line(error))) from error
+    return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
 
 def local_path(text: str) -> Path | None:

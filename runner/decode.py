@@ -20,7 +20,7 @@ RunGraph = Callable[[Mapping[str, F32]], Mapping[str, F32]]
 """A graph: tensors by name in, tensors by name out."""
 
 Loop = Callable[[WindowBatch, bool], F32]
-"""What every way to decode is: a batch without rejects and `teacher` in, predictions [B, H] out, row by row."""
+"""What every way to decode is: a batch without rejects and `teacher` in, predictions [B, H * M] out, row by row."""
 
 
 def decode(encoder: RunGraph, step: RunGraph, manifest: Manifest, batch: WindowBatch, *, teacher: bool) -> F32:
@@ -34,7 +34,7 @@ def decode(encoder: RunGraph, step: RunGraph, manifest: Manifest, batch: WindowB
         teacher: feed the teacher's input instead of the last prediction.
 
     Returns:
-        Predictions in raw units [B, H]; row i belongs to window i, whatever else is in the batch.
+        Predictions in raw units [B, H * M], step by step; row i belongs to window i, whatever else is in the batch.
     """
     encoded = encoder(encoder_feeds(manifest, batch))
     memory = {pair.step_input: encoded[pair.encoder_output] for pair in manifest.memory}
@@ -42,20 +42,24 @@ def decode(encoder: RunGraph, step: RunGraph, manifest: Manifest, batch: WindowB
     previous = encoded[manifest.encoder.tensors["previous_0"]]
     inputs = teacher_inputs(previous, batch) if teacher else None
     names = manifest.decoder_step.tensors
-    predictions = np.empty((len(batch), manifest.horizon), np.float32)
+    width = manifest.target_width
+    predictions = np.empty((len(batch), manifest.cells), np.float32)
     for h in range(manifest.horizon):
-        feeds = {names["previous"]: previous[:, :, None], **state, **memory}
+        feeds = {names["previous"]: previous[:, None], **state, **memory}
         if batch.future_known is not None:
             feeds[names["future_known"]] = np.ascontiguousarray(batch.future_known[:, h : h + 1])
         returned = step(feeds)
-        predictions[:, h] = returned[names["prediction"]][:, 0, 0]
+        now = slice(h * width, (h + 1) * width)
+        predictions[:, now] = returned[names["prediction"]][:, 0]
         state = {pair.step_input: returned[pair.step_output] for pair in manifest.states}
-        following = predictions if inputs is None else inputs[:, 1:]
-        previous = np.ascontiguousarray(following[:, h : h + 1])
+        following = predictions if inputs is None else inputs[:, width:]
+        previous = np.ascontiguousarray(following[:, now])
     return predictions
 
 
-def decode_fused(fused: RunGraph, names: Mapping[str, str], horizon: int, batch: WindowBatch, *, teacher: bool) -> F32:
+def decode_fused(
+    fused: RunGraph, names: Mapping[str, str], horizon: int, batch: WindowBatch, *, teacher: bool, targets: int = 1
+) -> F32:
     """Forecast a batch with the graph that holds encoder and loop.
 
     Args:
@@ -64,12 +68,13 @@ def decode_fused(fused: RunGraph, names: Mapping[str, str], horizon: int, batch:
         horizon: H.
         batch: windows without rejects, at least one [B, ...].
         teacher: feed the teacher's input instead of the last prediction.
+        targets: M.
 
     Returns:
-        Predictions in raw units [B, H], those of `decode` but for rounding.
+        Predictions in raw units [B, H * M], those of `decode` but for rounding.
     """
-    start = np.full((len(batch), 1), START_VALUE, np.float32)
-    forced = teacher_inputs(start, batch) if teacher else np.full((len(batch), horizon), FREE_RUNNING, np.float32)
+    start, cells = np.full((len(batch), targets), START_VALUE, np.float32), (len(batch), horizon * targets)
+    forced = teacher_inputs(start, batch) if teacher else np.full(cells, FREE_RUNNING, np.float32)
     feeds = {names["past"]: batch.past, names["teacher"]: forced}
     if batch.past_observed is not None:
         feeds[names["past_observed"]] = batch.past_observed
@@ -91,19 +96,25 @@ def teacher_inputs(previous_0: F32, batch: WindowBatch) -> F32:
     """Return what a teacher-forced decoder is fed.
 
     Args:
-        previous_0: the start value in raw units, as the encoder graph emits it [B, 1].
+        previous_0: the start values in raw units, as the encoder graph emits them [B, M].
         batch: `decoder_input` where the data brings its own, else `target` with `observed`.
 
     Returns:
-        The previous target, in raw units [B, H]. Where that one does not count, the last before it that does; at the
-        first step, and where none counts yet, the start value. The first step is the start value in any case: it
-        belongs to the bundle, and with it teacher-forced and free-running agree at step 1.
+        The previous target, in raw units [B, H * M]. Where that one does not count, the last before it of the same
+        target that does; at the first step, and where none counts yet, the start value. The first step is the start
+        value in any case: it belongs to the bundle, and with it teacher-forced and free-running agree at step 1.
     """
+    width = previous_0.shape[1]
     if batch.decoder_input is not None:
-        return np.concatenate([previous_0, batch.decoder_input[:, 1:]], axis=1)
+        return np.concatenate([previous_0, batch.decoder_input[:, width:]], axis=1)
     if batch.target is None or batch.observed is None:
         raise ValueError("teacher forcing needs a target or a decoder_input")
-    return _carry_forward(previous_0, batch.target, batch.observed)
+    inputs = np.empty(batch.target.shape, np.float32)
+    for index in range(width):
+        own = slice(index, None, width)
+        start = previous_0[:, index : index + 1]
+        inputs[:, own] = _carry_forward(start, batch.target[:, own], batch.observed[:, own])
+    return inputs
 
 
 def _carry_forward(previous_0: F32, target: F64, observed: Bool) -> F32:

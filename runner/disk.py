@@ -15,6 +15,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Without waiting: somebody may have put a pipe there."""
+LOCK = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class Entry(NamedTuple):
@@ -49,6 +50,10 @@ class Disk:
             os.close(descriptor)
             raise FileNotFoundError(errno.ENOENT, "no plain file", name)
         return descriptor
+
+    def open_lock(self, name: str, folder: int) -> int:
+        """Open a file to lock it, an empty new one if there is none; OSError if a link or a folder has that name."""
+        return os.open(name, LOCK, 0o644, dir_fd=folder)
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
         return os.write(descriptor, data)

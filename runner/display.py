@@ -11,7 +11,7 @@ from runner.errors import ExitCode, FreerunError
 if TYPE_CHECKING:
     from runner.audit import GraphFacts
     from runner.bundle import Bundle
-    from runner.manifest import Loss
+    from runner.manifest import Loss, Start
     from runner.precision import Precision
     from runner.report import Report, Step, Summary
     from runner.tune import Bench
@@ -80,8 +80,8 @@ def print_inspection(bundle: "Bundle", audit: dict[str, "GraphFacts"], stream: I
             ("context, horizon", f"{manifest.context_length}, {manifest.horizon}"),
             ("past", ", ".join(manifest.features.past) + (" (with past_observed)" if manifest.past_observed else "")),
             ("future known", ", ".join(manifest.features.future_known) or "none"),
-            ("target", f"{manifest.target.name} (deviation {manifest.target.scale:.6g})"),
-            ("start value", manifest.start.kind if manifest.start.value is None else f"{manifest.start.value:g}"),
+            ("target", ", ".join(f"{target.name} (deviation {target.scale:.6g})" for target in manifest.targets)),
+            ("start value", _start(manifest.start)),
             ("scaling", manifest.scaling),
             ("states", ", ".join(f"{state.step_input}[{state.width}]" for state in manifest.states)),
             ("memory", ", ".join(memory.step_input for memory in manifest.memory) or "none"),
@@ -143,11 +143,20 @@ def _rows(shown: "Summary") -> list[tuple[str, float | None, float | None, tuple
     return [
         ("forecast", shown.masked_mse, shown.observed_mse, shown.per_step),
         *((titles[name], naive.masked_mse, naive.observed_mse, naive.per_step) for name, naive in shown.naive.items()),
+        *(
+            (f"forecast of {name}", of.masked_mse, of.observed_mse, of.per_step)
+            for name, of in shown.per_target.items()
+        ),
     ]
 
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.6g}"
+
+
+def _start(start: "Start") -> str:
+    values = start.value if isinstance(start.value, tuple) else (start.value,)
+    return start.kind if start.value is None else ", ".join(f"{value:g}" for value in values)
 
 
 def _losses(loss: "Loss") -> str:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from runner.bundle import AuditedBundle, Bundle, audit_bundle
@@ -77,7 +78,7 @@ class Run:
 
     def execute(self) -> Report:
         """Bring the output up to date with the input, judge what was done, and report it."""
-        dataset = open_dataset(self.job.input, allow_missing=self.job.allow_empty)
+        dataset = open_dataset(self.job.input, allow_missing=self.job.allow_empty, within=self.out.within)
         self.inherited = _unfinished(self.out)
         for _ in range(ROUNDS):
             self.plan = make_plan(dataset, self.out, self.bundle.manifest.bundle_id, self.job, self.stop)
@@ -128,14 +129,29 @@ class Run:
     def _begin(self) -> None:
         """Leave word of what is about to be done, and take back what will no longer be true."""
         folders = {posixpath.dirname(unit.part_path) for unit in self.plan.todo}
-        self.out.require_writable(folders, (REPORT_FILE, LEDGER_FILE, UNFINISHED_FILE, SUCCESS_FILE))
+        files = REPORT_FILE, LEDGER_FILE, UNFINISHED_FILE, SUCCESS_FILE
+        self.out.require_writable(folders, map(self.out.own, files))
         self.out.reclaim()
         remember(self.out, self.plan.sources)  # so that a run that is killed need not hash the input again
         self.inherited |= {unit.part_path for unit in self.plan.todo}
-        self.out.write(UNFINISHED_FILE, json.dumps({"parts": sorted(self.inherited)}).encode())
-        self.out.remove(SUCCESS_FILE)
+        self.out.write(self.out.own(UNFINISHED_FILE), json.dumps({"parts": sorted(self.inherited)}).encode())
+        self.retract()
+        self._take_over()
         for name in self.plan.stale:
             self.out.remove(name)
+
+    def retract(self) -> None:
+        """Take back the word that all is done: for the partition, and for what holds it."""
+        for folder in (*self.out.above(), self.out.within):
+            self.out.remove(str(folder / SUCCESS_FILE))
+
+    def _take_over(self) -> None:
+        """Take back what runs of partitions said of those in which something is about to change."""
+        changing = [*self.plan.stale, *(unit.part_path for unit in self.plan.todo)]
+        touched = {folder for name in changing for folder in PurePosixPath(name).parents}
+        for name in self.out.below(SUCCESS_FILE, REPORT_FILE, UNFINISHED_FILE):
+            if PurePosixPath(name).parent in touched:
+                self.out.remove(name)
 
     def _finish(self) -> Report:
         self.out.reclaim()
@@ -150,10 +166,11 @@ class Run:
         report = self.report("done", ExitCode.OK)
         code, complaint = judge(report.this_run, self.job.max_reject_rate, self.job.max_masked_mse)
         report = self._settle(report.model_copy(update={"exit_code": int(code), "error": complaint}))
-        if code == ExitCode.OK and self.out.read(SUCCESS_FILE) is None:
-            self.out.write(SUCCESS_FILE, b"")
+        if code == ExitCode.OK and self.out.read(self.out.own(SUCCESS_FILE)) is None:
+            self.out.write(self.out.own(SUCCESS_FILE), b"")
         with contextlib.suppress(OutputError):  # all is done; at worst the next run answers for this one too
-            self.out.remove(UNFINISHED_FILE)
+            for name in (*self.out.below(UNFINISHED_FILE), self.out.own(UNFINISHED_FILE)):
+                self.out.remove(name)
         return report
 
     def _settle(self, report: Report) -> Report:
@@ -169,6 +186,7 @@ class Run:
         wall = time.perf_counter() - self.started
         spent = {stage: round(seconds, 3) for stage, seconds in self.clock.spent.items()}
         rows = sum(part.unit.rows for part in self.made.values())
+        targets = [target.name for target in self.bundle.manifest.targets]
         return Report.model_validate(
             {
                 "run_id": self.run_id,
@@ -193,8 +211,8 @@ class Run:
                 "to_do": sum(unit.part_path not in parts for unit in self.plan.units),
                 "history": len(self.plan.history),
                 "orphans": len(self.plan.orphans),
-                "this_run": summarize(this_run),
-                "total": summarize(mine),
+                "this_run": summarize(this_run, targets),
+                "total": summarize(mine, targets),
             }
         )
 
@@ -221,8 +239,13 @@ class Run:
 
 
 def _unfinished(out: OutputFolder) -> frozenset[str]:
-    """Return the parts that an earlier run set out to make and was not judged for."""
+    """Return the parts that earlier runs, here or of a partition below, set out to make and were not judged for."""
+    names = (out.own(UNFINISHED_FILE), *out.below(UNFINISHED_FILE))
+    return frozenset().union(*(_told_in(out, name) for name in names))
+
+
+def _told_in(out: OutputFolder, name: str) -> frozenset[str]:
     try:
-        return frozenset(map(str, json.loads(out.read(UNFINISHED_FILE) or b"{}").get("parts", [])))
+        return frozenset(map(str, json.loads(out.read(name) or b"{}").get("parts", [])))
     except (ValueError, AttributeError, TypeError, RecursionError):
         return frozenset()

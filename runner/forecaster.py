@@ -69,13 +69,13 @@ class Forecaster:
 
         Who waits for a forecast calls `check` now and then, which may raise.
         """
-        return BatchQueue(self.loop, self.pool, self.batch_size, self.manifest.horizon, teacher, check)
+        return BatchQueue(self.loop, self.pool, self.batch_size, self.manifest.cells, teacher, check)
 
     def predict(self, windows: WindowBatch, *, teacher: bool) -> F32:
         """Forecast the good rows of a block; rows of rejects are 0.
 
         Returns:
-            Predictions in raw units [B, H], the same for any batch size and any number of threads.
+            Predictions in raw units [B, H * M], the same for any batch size and any number of threads.
         """
         return self.queue(teacher=teacher).add(windows).result()[0]
 
@@ -131,8 +131,13 @@ def open_loop(
         capturing = open_capturing(graph, "decoder_step", device, threads=1, stop=stop, batch_size=batch_size)
         return ResidentLoop(manifest, encoder, step, capturing, batch_size)
     if "fused" in graphs:
-        fused, names = session("fused"), manifest.fused_tensors()
-        return lambda batch, teacher: decode_fused(fused, names, manifest.horizon, batch, teacher=teacher)
+        fused, names, horizon, targets = (
+            session("fused"),
+            manifest.fused_tensors(),
+            manifest.horizon,
+            manifest.target_width,
+        )
+        return lambda batch, teacher: decode_fused(fused, names, horizon, batch, teacher=teacher, targets=targets)
     encoder, step = session("encoder"), session("decoder_step")
     return lambda batch, teacher: decode(encoder, step, manifest, batch, teacher=teacher)
 
@@ -153,7 +158,7 @@ def replay_golden(forecaster: Forecaster, audited: AuditedBundle, precision: Pre
         raise
     except FreerunError as error:
         raise BundleError(explain(f"the graphs of {audited.path} do not run", got=error)) from error
-    difference = float(np.max(np.abs(found - golden.certified))) / manifest.target.scale
+    difference = float(np.max(np.abs(found - golden.certified) / np.tile(manifest.scales, manifest.horizon)))
     if not difference <= manifest.tolerances.golden:  # NaN is no agreement either
         raise BundleError(
             explain(

@@ -22,7 +22,7 @@ MOST_ITEMS = 8 * LARGEST_WINDOW
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Windows of the validation data and their certified free-running forecasts [B, H]."""
+    """Windows of the validation data and their certified free-running forecasts [B, H * M]."""
 
     windows: WindowBatch
     certified: F32
@@ -53,7 +53,7 @@ def read_golden(content: bytes, name: str, manifest: Manifest) -> Golden:
             raise
         raise BundleError(explain(f"the golden windows cannot be read from {name}", got=first_line(error))) from error
     windows = validate(batch, layout, sizes, flags_past=manifest.past_observed, teacher=False)
-    expected = (len(windows), manifest.horizon)
+    expected = (len(windows), manifest.cells)
     if certified.shape != expected or len(windows.good_rows()) != len(windows):
         what = f"the golden windows of {name} do not fit the manifest"
         got = f"{len(windows.good_rows())} good windows and forecasts {list(certified.shape)}"

@@ -10,8 +10,9 @@ from runner.digests import digest
 from runner.errors import BundleError, explain, listing
 from runner.precision import Precision
 
-FORMAT_VERSION = 2
-READABLE_VERSIONS = (1, 2)
+FORMAT_VERSION = 3
+READABLE_VERSIONS = (1, 2, 3)
+SEVERAL_TARGETS_SINCE = 3
 MANIFEST_FILE = "manifest.json"
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 FileName = Field(pattern=r"^(int8/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -67,10 +68,13 @@ class Target(Strict):
 
 
 class Start(Strict):
-    """The decoder's first input, for the record: the encoder graph emits it as `previous_0`."""
+    """The decoder's first input, for the record: the encoder graph emits it as `previous_0`.
+
+    `value` is one number for all targets, or one for each.
+    """
 
     kind: Literal["constant", "last"]
-    value: float | None = None
+    value: float | Annotated[tuple[float, ...], Field(min_length=2, max_length=MOST_NAMES)] | None = None
 
 
 class State(Strict):
@@ -155,6 +159,7 @@ class Manifest(Strict):
     features: Features
     past_observed: bool
     target: Target
+    others: tuple[Target, ...] = Field(default=(), max_length=MOST_NAMES - 1)
     start: Start
     scaling: Literal["none", "standard", "window"]
     encoder: Graph
@@ -175,14 +180,28 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Manifest":
-        if self.target.feature >= self.past_width:
-            raise ValueError(f"target.feature is {self.target.feature}, but there are {self.past_width} features")
+        for target in self.targets:
+            if target.feature >= self.past_width:
+                raise ValueError(f"target.feature is {target.feature}, but there are {self.past_width} features")
         windows = {"past": (self.context_length, self.past_width), "future_known": (self.horizon, self.future_width)}
         for what, (steps, width) in windows.items():
             if steps * width > LARGEST_WINDOW:
                 raise ValueError(f"{what} has {steps} x {width} numbers a window, expected at most {LARGEST_WINDOW}")
         if (size := sum(file.bytes for file in self.files())) > BUNDLE_LIMIT:
             raise ValueError(f"the files have {size} bytes together, expected at most {BUNDLE_LIMIT}")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_fit(self) -> "Manifest":
+        if self.format_version < SEVERAL_TARGETS_SINCE and (self.others or isinstance(self.start.value, tuple)):
+            raise ValueError(f"others belong to format version {SEVERAL_TARGETS_SINCE}")
+        names = [target.name for target in self.targets]
+        if len(set(names)) != len(names):
+            raise ValueError(f"targets have the same name: {', '.join(names)}")
+        if isinstance(self.start.value, tuple) and len(self.start.value) != self.target_width:
+            raise ValueError(f"start.value has {len(self.start.value)} numbers for {self.target_width} targets")
+        if (cells := self.cells) > LARGEST_WINDOW:
+            raise ValueError(f"prediction has {cells} numbers a window, expected at most {LARGEST_WINDOW}")
         return self
 
     @model_validator(mode="after")
@@ -256,6 +275,31 @@ class Manifest(Strict):
                 explain(f"the bundle has no {precision} graphs", got=", ".join(self.held()), remedy=remedy)
             )
         return self.precisions[precision]
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Return all targets, in the order of the last axis of `previous` and `prediction` [B, 1, M]."""
+        return (self.target, *self.others)
+
+    @property
+    def target_width(self) -> int:
+        """Return M, the number of targets."""
+        return 1 + len(self.others)
+
+    @property
+    def cells(self) -> int:
+        """Return H * M, the numbers of a window's forecast: step by step, in each step target by target."""
+        return self.horizon * self.target_width
+
+    @property
+    def target_features(self) -> tuple[int, ...]:
+        """Return the index of each target among the past features [M]."""
+        return tuple(target.feature for target in self.targets)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """Return each target's deviation in raw units [M]."""
+        return tuple(target.scale for target in self.targets)
 
     @property
     def past_width(self) -> int:

@@ -54,6 +54,8 @@ def job_file(ctx: click.Context, _param: click.Parameter, path: str | None) -> N
 def _toml_type(flag: click.Parameter) -> tuple[type, ...]:
     if flag.name == "column":
         return (dict,)
+    if flag.multiple:
+        return (list,)
     if isinstance(flag, click.Option) and flag.is_flag:
         return (bool,)
     if isinstance(flag.type, click.FloatRange):
@@ -76,6 +78,21 @@ def columns(extra: tuple[str, ...] = ()) -> Callable[..., dict[str, str]]:
         return dict(pair.split("=", 1) for pair in pairs)
 
     return read
+
+
+def only(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flag that limits it to one partition."""
+    return option(
+        "--only", multiple=True, metavar="KEY=VALUE", help="This partition alone; repeat it, outermost first."
+    )(command)
+
+
+def pairs(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """Read the values of a repeatable ROLE=NAME option whose roles another flag decides."""
+    bad = [pair for pair in given if not all(pair.partition("="))]
+    if bad:
+        raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME")
+    return dict(pair.split("=", 1) for pair in given)
 
 
 def explaining(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from runner.manifest import Manifest
+from runner.precision import Precision
 from runner.totals import Score
 
 FOOTER_KEY = b"freerun"
@@ -49,11 +51,56 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Maker:
+    """What is known of the bundle that made a part, so that its forecasts can be judged where the bundle is not.
+
+    Attributes:
+        target: the target's name.
+        scale: the target's deviation, in raw units.
+        horizon: H.
+        season_length: steps of a season; None where none was given.
+        precision: which of the bundle's forms ran.
+        masked_mse, observed_mse: certified for that precision and the part's mode, in squared target units; None where
+            nothing was observed.
+    """
+
+    target: str
+    scale: float
+    horizon: int
+    season_length: int | None
+    precision: Precision
+    masked_mse: float | None
+    observed_mse: float | None
+
+
+def maker_of(manifest: Manifest, mode: str, precision: Precision) -> Maker:
+    """Return what a part tells of its bundle.
+
+    Raises:
+        BundleError: the bundle does not hold that precision.
+    """
+    certified = manifest.form(precision).certified
+    loss = certified.teacher_forced if mode == "teacher-forced" else certified.free_running
+    target = manifest.target
+    return Maker(
+        target.name,
+        target.scale,
+        manifest.horizon,
+        manifest.season_length,
+        precision,
+        loss.masked_mse,
+        loss.observed_mse,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """A finished output file, as its footer tells it.
 
     Attributes:
         options: the digest of the options that change numbers.
+        maker: what is known of the bundle.
+        columns: role -> column name, where the run mapped it.
         rejects: count by reason code name.
         score: the part's sums; None where no row had a target.
         casts: columns that were cast to float32.
@@ -66,6 +113,8 @@ class Part:
     mode: str
     device: str
     version: str
+    maker: Maker
+    columns: dict[str, str]
     scored: int
     rejects: dict[str, int]
     score: Score | None

@@ -19,7 +19,7 @@ from runner.device import parse_device
 from runner.engines.local import read_ahead
 from runner.errors import InputError, explain
 from runner.forecaster import Forecaster
-from runner.parts import Part, Unit
+from runner.parts import Part, Unit, maker_of
 from runner.plan import Source
 from runner.reader import block_size, read_blocks
 from runner.schema import Layout, expected_shapes, sizes_of
@@ -211,7 +211,7 @@ class Pipeline:
         self.clock.add("decode", seconds)
         with self.clock.time("write"):
             windows = block.windows.rejecting(~np.isfinite(prediction).all(axis=1), "prediction_not_finite")
-            tally.add(windows, score_block(windows, prediction, manifest.target.feature, manifest.season_length))
+            tally.add(windows, score_block(windows, prediction, manifest.target_features, manifest.season_length))
             writer.add(block.rows, prediction, windows.reasons)
         self.progress(len(windows))
 
@@ -239,6 +239,8 @@ class Pipeline:
             mode=self.job.mode,
             device=str(parse_device(self.job.device)),
             version=__version__,
+            maker=maker_of(self.forecaster.manifest, self.job.mode, self.job.precision),
+            columns=dict(sorted(self.job.columns.items())),
             scored=tally.scored,
             rejects=dict(sorted(tally.rejects.items())),
             score=tally.score,

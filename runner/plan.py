@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
 
@@ -61,7 +62,11 @@ def make_plan(dataset: Dataset, out: OutputFolder, bundle_id: str, job: Job, sto
     if not sources and not job.allow_empty:
         expected = "*.parquet; names that begin with _ or . do not count"
         raise InputError(
-            explain(f"no Parquet files in {job.input}", expected=expected, remedy="--allow-empty if that is fine")
+            explain(
+                f"no Parquet files in {'/'.join((job.input, *job.only))}",
+                expected=expected,
+                remedy="--allow-empty if that is fine",
+            )
         )
     parts = read_parts(out)
     orphans = tuple(sorted(name for name, part in parts.items() if part and part.unit.path not in sources))
@@ -72,8 +77,8 @@ def make_plan(dataset: Dataset, out: OutputFolder, bundle_id: str, job: Job, sto
 
 
 def take_stock(dataset: Dataset, out: OutputFolder, *, recheck: bool, stop: Stop) -> dict[str, Source]:
-    """Identify every input file by its content; what the ledger remembers unchanged is not read again."""
-    known = {} if recheck else remembered(out)
+    """Identify every input file by its content; what a ledger remembers unchanged is not read again."""
+    known = {} if recheck else _known(out)
     sources, broken = {}, []
     for path in dataset.paths():
         stop.check()
@@ -94,20 +99,27 @@ def remember(out: OutputFolder, sources: dict[str, Source]) -> None:
     """Write the ledger: losing it costs the time to hash the input once more, never truth."""
     files = {path: asdict(source) for path, source in sources.items()}
     content = json.dumps({"version": 1, "files": files}, sort_keys=True).encode()
-    if out.read(LEDGER_FILE) != content:
-        out.write(LEDGER_FILE, content)
+    if out.read(out.own(LEDGER_FILE)) != content:
+        out.write(out.own(LEDGER_FILE), content)
 
 
 def remembered(out: OutputFolder) -> dict[str, Source]:
     """Return what the ledger says of the input, by path; nothing where it is lost or not readable."""
     try:
-        files = json.loads(out.read(LEDGER_FILE) or b"{}").get("files", {})
+        files = json.loads(out.read(out.own(LEDGER_FILE)) or b"{}").get("files", {})
         return {
             path: Source(path, Identity(**raw["identity"]), str(raw["sha256"]), tuple(map(int, raw["groups"])))
             for path, raw in files.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}
+
+
+def _known(out: OutputFolder) -> dict[str, Source]:
+    """Return what all ledgers say, that of the run itself before those of folders above and of partitions below."""
+    below = (PurePosixPath(name).parent for name in out.below(LEDGER_FILE))
+    homes = (*out.above(), *below, out.within)
+    return {path: source for home in homes for path, source in remembered(replace(out, within=home)).items()}
 
 
 def read_parts(out: OutputFolder) -> dict[str, Part | None]:
@@ -191,7 +203,7 @@ def _history_message(history: list[str], parts: dict[str, Part | None], bundle_i
     same = makers.get(bundle_id, 0)
     others += [f"{same} by this bundle with other options, or cut with another --rows-per-part"] if same else []
     return explain(
-        f"{len(history)} parts in {job.out} were made by another bundle or with other options",
+        f"{len(history)} parts in {job.out / job.partition} were made by another bundle or with other options",
         got=", ".join(others),
         expected=f"bundle {bundle_id[:12]}, {job.mode}, {job.precision}, {renamed}",
         remedy="--rescore none keeps them and scores only what is new; --rescore all replaces them",

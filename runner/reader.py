@@ -42,7 +42,7 @@ def block_size(sizes: Sizes) -> BlockSize:
 
     It depends on the shapes alone, and on no option and no machine: scores are summed block by block.
     """
-    row = 4 * (sizes.context * (sizes.past + 1) + sizes.horizon * (sizes.future + 4))
+    row = 4 * (sizes.context * (sizes.past + 1) + sizes.horizon * (sizes.future + 4 * sizes.targets))
     rows = LARGEST_BLOCK
     while rows > SMALLEST_BLOCK and rows * row > BLOCK_BYTES:
         rows //= 2

@@ -2,10 +2,10 @@
 
 import platform
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from runner import __version__
 from runner.errors import ExitCode, explain
@@ -48,8 +48,20 @@ class Naive(Value):
     per_step: tuple[Step, ...]
 
 
+class Scores(Value):
+    """The scores of one of several targets, in its own units."""
+
+    masked_mse: float | None
+    observed_mse: float | None
+    per_step: tuple[Step, ...]
+    naive: dict[str, Naive]
+
+
 class Summary(Value):
-    """What a set of parts adds up to; scores are None where nothing was observed."""
+    """What a set of parts adds up to; scores are None where nothing was observed.
+
+    Of several targets, all scores but those in `per_target` are over the cells of all of them, whatever their units.
+    """
 
     parts: int
     rows: Rows
@@ -58,6 +70,7 @@ class Summary(Value):
     observed_mse: float | None
     per_step: tuple[Step, ...]
     naive: dict[str, Naive]
+    per_target: dict[str, Scores] = Field(default_factory=dict)
 
 
 class Seconds(Value):
@@ -112,8 +125,13 @@ class Report(Value):
     total: Summary
 
 
-def summarize(parts: Iterable[Part]) -> Summary:
-    """Add up parts in the order given, so that the same parts give the same bits."""
+def summarize(parts: Iterable[Part], targets: Sequence[str] = ("",)) -> Summary:
+    """Add up parts in the order given, so that the same parts give the same bits.
+
+    Args:
+        parts: of one bundle, or their scores cannot be added.
+        targets: the names of the bundle's targets.
+    """
     parts = list(parts)
     rejects: Counter[str] = Counter()
     total: Score | None = None
@@ -126,10 +144,8 @@ def summarize(parts: Iterable[Part]) -> Summary:
         parts=len(parts),
         rows=Rows(read=scored + rejected, scored=scored, rejected=rejected),
         rejects=dict(sorted(rejects.items())),
-        masked_mse=total.masked_mse(total.model) if total else None,
-        observed_mse=total.observed_mse(total.model) if total else None,
-        per_step=_steps(total, total.model) if total else (),
-        naive=_naive(total) if total else {},
+        **scores_of(total, len(targets)),
+        per_target=_per_target(total, targets) if total and len(targets) > 1 else {},
     )
 
 
@@ -150,7 +166,7 @@ def judge(this_run: Summary, max_reject_rate: float, max_masked_mse: float | Non
 def mask_warning(parts: Iterable[Part], manifest: Manifest) -> list[str]:
     """Warn when far more steps are excluded than in training, and about as many as an inverted mask would exclude."""
     scores = [part.score for part in parts if part.score]
-    cells = sum(score.windows * score.horizon for score in scores)
+    cells = sum(score.windows * score.cells for score in scores)
     if not cells:
         return []
     share = 1 - sum(sum(score.observed) for score in scores) / cells
@@ -176,19 +192,26 @@ def versions() -> dict[str, str]:
 
 def write_report(out: OutputFolder, report: Report) -> None:
     """Put the report into the output folder, as a whole."""
-    out.write(REPORT_FILE, report.model_dump_json(indent=2).encode() + b"\n")
+    out.write(out.own(REPORT_FILE), report.model_dump_json(indent=2).encode() + b"\n")
 
 
-def _steps(score: Score, sums: ErrorSums) -> tuple[Step, ...]:
-    return tuple(Step(**step) for step in score.by_step(sums))
+def scores_of(score: Score | None, targets: int = 1) -> dict[str, Any]:
+    """Return what a summary says of the errors, by its keys; `targets` is how many the score is of."""
+    if score is None:
+        return {"masked_mse": None, "observed_mse": None, "per_step": (), "naive": {}}
+    naive = {"last": score.last, "seasonal": score.seasonal}
+    found = {name: Naive(**_means(score, sums, targets)) for name, sums in naive.items() if sums is not None}
+    return {**_means(score, score.model, targets), "naive": found}
 
 
-def _naive(score: Score) -> dict[str, Naive]:
-    forecasts = {"last": score.last, "seasonal": score.seasonal}
+def _means(score: Score, sums: ErrorSums, targets: int) -> dict[str, Any]:
     return {
-        name: Naive(
-            masked_mse=score.masked_mse(sums), observed_mse=score.observed_mse(sums), per_step=_steps(score, sums)
-        )
-        for name, sums in forecasts.items()
-        if sums is not None
+        "masked_mse": score.masked_mse(sums),
+        "observed_mse": score.observed_mse(sums),
+        "per_step": tuple(Step(**step) for step in score.by_step(sums, targets)),
     }
+
+
+def _per_target(score: Score, targets: Sequence[str]) -> dict[str, Scores]:
+    count = len(targets)
+    return {name: Scores(**scores_of(score.of_target(index, count))) for index, name in enumerate(targets)}

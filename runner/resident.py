@@ -60,8 +60,10 @@ class DeviceTensor:
         self.value.update_inplace(host)
 
     def download_steps(self) -> F32:
-        """Return a copy of those of all steps, one value for each window [B, H]."""
-        found: F32 = self.value.numpy()[:, : self.shape[0]].T.copy()
+        """Return a copy of those of all steps, [B, 1, M] each, step by step [B, H * M]."""
+        rows, _, width = self.shape
+        steps = self.value.numpy()[:, : rows * width].reshape(-1, rows, width)
+        found: F32 = np.moveaxis(steps, 0, 1).reshape(rows, -1).copy()
         return found
 
 
@@ -82,7 +84,7 @@ class Lane:
         inputs: what comes with a batch, by role; `future_known` with one slice a step.
         encoded: the encoder's outputs by tensor name. No step writes there: a tensor may be state and memory at once.
         halves: states by the step's output names, twice: even steps write the first half, odd ones the second.
-        forced: the teacher's input, [B, 1, 1] at each step.
+        forced: the teacher's input, [B, 1, M] at each step.
         predictions: the same of what comes out.
         encode: runs the encoder.
         steps: the calls of the step graph, for each `teacher` that was asked for.
@@ -154,7 +156,7 @@ class ResidentLoop:
         """Forecast a batch of `batch_size` windows without rejects.
 
         Returns:
-            Predictions in raw units [B, H], those of `decode` over the same graphs on the same device.
+            Predictions in raw units [B, H * M], those of `decode` over the same graphs on the same device.
         """
         if len(batch) != self.batch_size:
             raise ValueError(f"the loop is bound to {self.batch_size} windows, not {len(batch)}")
@@ -190,7 +192,7 @@ class ResidentLoop:
             self._load(lane, batch.take(np.roll(np.arange(len(batch)), 1)), teacher)
             self._run(lane, steps)
             self._load(lane, batch, teacher)
-            lane.predictions.upload_steps(np.full_like(predictions, np.nan))
+            lane.predictions.upload_steps(self._by_step(np.full_like(predictions, np.nan)))
             replayed = self._run(lane, steps)
         except InterruptedRunError:
             raise
@@ -208,7 +210,11 @@ class ResidentLoop:
         lane.encode()
         if teacher:
             previous_0 = lane.encoded[self.manifest.encoder.tensors["previous_0"]].value.numpy()
-            lane.forced.upload_steps(teacher_inputs(previous_0, batch))
+            lane.forced.upload_steps(self._by_step(teacher_inputs(previous_0, batch)))
+
+    def _by_step(self, cells: F32) -> F32:
+        """Return [B, H, M] of values [B, H * M]."""
+        return cells.reshape(len(cells), -1, self.manifest.target_width)
 
     def _run(self, lane: Lane, steps: tuple[Call, ...]) -> F32:
         for step in steps:
@@ -225,14 +231,14 @@ class ResidentLoop:
         feeds = {names[role]: tensor.place() for role, tensor in inputs.items()}
         if manifest.future_width:
             inputs["future_known"] = allocate(device, (size, 1, manifest.future_width), manifest.horizon)
-        shapes: dict[str, tuple[int, ...]] = {names["previous_0"]: (1,)}
+        shapes: dict[str, tuple[int, ...]] = {names["previous_0"]: (manifest.target_width,)}
         shapes |= {pair.encoder_output: (pair.width,) for pair in manifest.states}
         shapes |= {pair.encoder_output: pair.shape for pair in manifest.memory}
         encoded = {name: allocate(device, (size, *shape)) for name, shape in shapes.items()}
         first, second = (
             {pair.step_output: allocate(device, (size, pair.width)) for pair in manifest.states} for _ in range(2)
         )
-        forced, predictions = (allocate(device, (size, 1, 1), manifest.horizon) for _ in range(2))
+        forced, predictions = (allocate(device, (size, 1, manifest.target_width), manifest.horizon) for _ in range(2))
         encode = self.encoder.bind(feeds, {name: tensor.place() for name, tensor in encoded.items()})
         return Lane(inputs, encoded, (first, second), forced, predictions, encode)
 
@@ -263,5 +269,5 @@ class ResidentLoop:
             reads[names["previous"]] = lane.predictions.place(h - 1)
         else:
             start = lane.encoded[manifest.encoder.tensors["previous_0"]].place()
-            reads[names["previous"]] = Place(start.address, (self.batch_size, 1, 1))
+            reads[names["previous"]] = Place(start.address, (self.batch_size, 1, manifest.target_width))
         return reads

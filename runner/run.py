@@ -20,7 +20,7 @@ from runner.errors import (
 )
 from runner.execution import Progress, Run
 from runner.lock import LOCK_FILE, locked
-from runner.report import SUCCESS_FILE, Report, write_report
+from runner.report import Report, write_report
 from runner.stop import Stop
 from runner.storage import OutputFolder
 
@@ -41,10 +41,10 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
     bundle.manifest.form(job.precision)  # refused here, before anything is touched
     _refuse_uri(job.out)
     _refuse_nesting(job)
-    run = Run(job, device, bundle, OutputFolder(job.out), stop, progress)
+    run = Run(job, device, bundle, OutputFolder(job.out, within=job.partition), stop, progress)
     if job.dry_run:
         return run.execute()
-    fresh = not job.out.exists()
+    fresh = not run.out.home.exists()
     run.out.prepare()
     with locked(run.out):
         stop.last_words = partial(_last_words, run)
@@ -85,7 +85,7 @@ def _failure(run: Run, error: Exception) -> Report:
 
 def _leave(run: Run, report: Report) -> None:
     with contextlib.suppress(OutputError):  # the disk that is full has been told already
-        run.out.remove(SUCCESS_FILE)
+        run.retract()
         write_report(run.out, report)
 
 

@@ -21,12 +21,13 @@ OUTPUT_COLUMNS = ("prediction", "reject_reason", "bundle_id")
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The lengths that decide every shape: context C, horizon H, past features F, future features K."""
+    """The lengths that decide every shape: context C, horizon H, past features F, future features K, targets M."""
 
     context: int
     horizon: int
     past: int
     future: int
+    targets: int = 1
 
     def shape(self, role: str) -> Shape:
         """Return a role's axes after the batch."""
@@ -34,7 +35,20 @@ class Sizes:
             return (self.context, self.past)
         if role == "past_observed":
             return (self.context,)
-        return (self.horizon, self.future) if role == "future_known" else (self.horizon,)
+        if role == "future_known":
+            return (self.horizon, self.future)
+        return (self.horizon,) if self.targets == 1 else (self.horizon, self.targets)
+
+    def shapes(self, role: str) -> tuple[Shape, ...]:
+        """Return the axes that a role's column may have: flags of the horizon may be for all targets alike."""
+        once = role in {"mask", "observed"} and self.targets > 1
+        return (self.shape(role), (self.horizon,)) if once else (self.shape(role),)
+
+    def fitting(self, role: str, kind: pa.DataType) -> tuple[list[Shape], str | None]:
+        """Return those of these axes that a column's type can hold, and what is wrong where it can hold none."""
+        problems = {shape: type_problem(kind, shape, flags=role in FLAG_ROLES) for shape in self.shapes(role)}
+        fit = [shape for shape, problem in problems.items() if problem is None]
+        return fit, None if fit else problems[self.shape(role)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +72,15 @@ class Layout:
 
 
 def sizes_of(manifest: Manifest) -> Sizes:
-    return Sizes(manifest.context_length, manifest.horizon, manifest.past_width, manifest.future_width)
+    length, horizon = manifest.context_length, manifest.horizon
+    return Sizes(length, horizon, manifest.past_width, manifest.future_width, manifest.target_width)
 
 
 def expected_shapes(manifest: Manifest) -> str:
     """Say which lengths a bundle needs."""
     sizes = sizes_of(manifest)
     future = f", future_known [{sizes.horizon}, {sizes.future}]" if sizes.future else ""
-    return f"past [{sizes.context}, {sizes.past}]{future}, target and mask [{sizes.horizon}]"
+    return f"past [{sizes.context}, {sizes.past}]{future}, target and mask {list(sizes.shape('target'))}"
 
 
 def match(
@@ -90,7 +105,7 @@ def match(
     problems = [*_name_problems(schema, columns, sizes), *_presence_problems(present, names, sizes, teacher=teacher)]
     for role, column in present.items():
         if schema.names.count(column) == 1:
-            found = type_problem(schema.field(column).type, sizes.shape(role), flags=role in FLAG_ROLES)
+            _, found = sizes.fitting(role, schema.field(column).type)
             problems += [f"column '{column}' ({role}): {found}"] if found else []
     return Layout(present, _copied(schema, path, present), _casts(schema, present, teacher=teacher)), problems
 
@@ -132,7 +147,7 @@ def _presence_problems(present: dict[str, str], names: dict[str, str], sizes: Si
             "both 'mask' and 'observed' are there; give one of them (1 in mask = excluded, 1 in observed = counts)"
         )
     if teacher and "target" not in present:
-        problems.append(f"teacher-forced needs column '{names['target']}' [{sizes.horizon}]; it is missing")
+        problems.append(f"teacher-forced needs column '{names['target']}' {list(sizes.shape('target'))}; it is missing")
     return problems
 
 

@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from runner.batch import F32, F64, Bool, WindowBatch
+from runner.batch import F32, F64, Bool, Feature, WindowBatch, features_of
 from runner.totals import ErrorSums, Score
 
 
-def score_block(batch: WindowBatch, prediction: F32, feature: int, season_length: int | None) -> Score | None:
+def score_block(batch: WindowBatch, prediction: F32, feature: Feature, season_length: int | None) -> Score | None:
     """Add up the errors of the rows that have a target and a forecast.
 
     Args:
         batch: windows of one block, rejects included [B, ...].
-        prediction: forecasts in raw units [B, H]; rows of rejects are ignored.
-        feature: index of the target among the past features.
+        prediction: forecasts in raw units [B, H * M]; rows of rejects are ignored.
+        feature: index of the target among the past features; of several targets one for each.
         season_length: steps of a season for the seasonal naive forecast; None leaves it out.
 
     Returns:
@@ -24,10 +24,16 @@ def score_block(batch: WindowBatch, prediction: F32, feature: int, season_length
     if batch.target is None or batch.observed is None or not len(rows):
         return None
     target, observed = batch.target[rows], batch.observed[rows]
-    past = batch.past[rows, :, feature].astype(np.float64)
-    there = np.ones(past.shape, bool) if batch.past_observed is None else batch.past_observed[rows] == 1
-    last = np.broadcast_to(naive_last(past, there)[:, None], target.shape)
-    seasonal = None if season_length is None else naive_seasonal(past, there, target.shape[1], season_length)
+    features = features_of(feature)
+    horizon = target.shape[1] // len(features)
+    there = np.ones(batch.past.shape[:2], bool) if batch.past_observed is None else batch.past_observed == 1
+    there = there[rows]
+    pasts = [batch.past[rows, :, index].astype(np.float64) for index in features]
+    last = np.tile(np.stack([naive_last(past, there) for past in pasts], axis=1), horizon)
+    seasonal = None
+    if season_length is not None:
+        each = [naive_seasonal(past, there, horizon, season_length) for past in pasts]
+        seasonal = np.stack(each, axis=2).reshape(target.shape)
     return Score(
         windows=len(rows),
         observed=tuple(int(count) for count in observed.sum(axis=0)),

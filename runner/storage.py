@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from runner.disk import Disk, NewFile
 from runner.errors import OutputError, explain, listing
+from runner.partition import WHOLE, is_partition
 
 TEMPORARY = ".freerun-tmp"
 """How the name of an unfinished file ends; it begins with a dot, and never ends in `.parquet`."""
@@ -26,10 +27,39 @@ class OutputFolder:
 
     Folders below the root are entered one by one, and none of them through a link, so whoever exchanges one for a link
     at the wrong moment gets a refusal.
+
+    Attributes:
+        root: the folder; it alone may lead through links.
+        within: the partition that a run is limited to: nothing outside is listed or reclaimed; the run's own files are
+            there.
     """
 
     root: Path
     disk: Disk = field(default_factory=Disk)
+    within: PurePosixPath = WHOLE
+
+    @property
+    def home(self) -> Path:
+        """Where the run's own files lie."""
+        return self.root / self.within
+
+    def own(self, name: str) -> str:
+        """Return the path of one of the run's own files: report, ledger, marker."""
+        return str(self.within / name)
+
+    def above(self) -> list[PurePosixPath]:
+        """Return the folders that hold the partition, outermost first; none where the run is of the whole."""
+        return list(reversed(self.within.parents))
+
+    def below(self, *names: str) -> list[str]:
+        """Return the files of these names that runs of partitions further down have left.
+
+        Raises:
+            OutputError: the folder cannot be listed.
+        """
+        with _refusing(self.home, "list"):
+            named = [path for path, _, _ in self._walk() if path.name in names]
+        return [str(path) for path in named if is_partition(path.parent.relative_to(self.within))]
 
     def prepare(self) -> None:
         """Make the folder if it is not there.
@@ -144,8 +174,33 @@ class OutputFolder:
     def discard(self, name: str) -> None:
         """Take back a folder that holds this one file and was made for nothing."""
         with contextlib.suppress(OSError):
-            (self.root / name).unlink()
-            self.root.rmdir()
+            (self.home / name).unlink()
+            self.home.rmdir()
+
+    def make_home(self) -> None:
+        """Make the partition's folder, durably, if it is not there.
+
+        Raises:
+            OutputError: it cannot be made, or a link stands on the way.
+        """
+        with _refusing(self.home), self._folder(self.within / "*", make=True):
+            pass
+
+    @contextlib.contextmanager
+    def lock_file(self, name: str) -> Iterator[int]:
+        """Open a file for its lock; it and the folders on the way are made where they are not there.
+
+        Raises:
+            OutputError: it cannot be opened, or is a link.
+        """
+        path = PurePosixPath(name)
+        with _refusing(self.root / name, "lock"), self._folder(path, make=True) as folder:
+            descriptor = self.disk.open_lock(path.name, folder)
+        try:
+            yield descriptor
+        finally:
+            with contextlib.suppress(OSError):  # nothing was written to it that could be lost
+                self.disk.close(descriptor)
 
     @contextlib.contextmanager
     def opened(self, name: str) -> Iterator[BinaryIO | None]:
@@ -179,7 +234,7 @@ class OutputFolder:
             OutputError: links stand among them; nothing is read or written through a link.
         """
         found, links = [], []
-        with _refusing(self.root, "list"):
+        with _refusing(self.home, "list"):
             for path, is_link, leads in self._walk():
                 if path.name[0] in "._":
                     continue
@@ -189,7 +244,7 @@ class OutputFolder:
                     found.append(str(path))
         if links:
             raise OutputError(
-                explain(f"links stand in {self.root}", got=", ".join(links), remedy="put the files themselves there")
+                explain(f"links stand in {self.home}", got=", ".join(links), remedy="put the files themselves there")
             )
         return sorted(found)
 
@@ -199,7 +254,7 @@ class OutputFolder:
         Raises:
             OutputError: the folder cannot be listed.
         """
-        with _refusing(self.root, "list"):
+        with _refusing(self.home, "list"):
             return [str(path) for path, _, _ in self._walk() if path.name[0] == "." and path.name.endswith(TEMPORARY)]
 
     def reclaim(self) -> None:
@@ -212,8 +267,8 @@ class OutputFolder:
             self.remove(name)
 
     def _walk(self) -> Iterator[tuple[PurePosixPath, bool, bool]]:
-        """Yield each path below the root, whether it is a link, and whether it is or leads to a folder."""
-        pending = [PurePosixPath()]
+        """Yield each path in the partition, whether it is a link, and whether it is or leads to a folder."""
+        pending = [self.within]
         while pending:
             here = pending.pop()
             with contextlib.suppress(FileNotFoundError), self._folder(here / "*") as folder:

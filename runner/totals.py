@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Column = tuple[float, ...]
-"""One number for each step of the horizon."""
+"""One number for each step of the horizon; of several targets one for each in each step: step by step."""
 
 
 def _add(left: Column, right: Column) -> Column:
@@ -41,8 +41,8 @@ class Score:
     """What a set of scored windows adds up to.
 
     Attributes:
-        windows: scored windows that carry a target (the denominator of `masked_mse`, together with the horizon).
-        observed: how many steps counted, by horizon step.
+        windows: scored windows that carry a target (the denominator of `masked_mse`, together with the cells).
+        observed: how many windows counted in each cell: each horizon step, and in it each target.
         model: the forecaster's errors.
         last: the errors of the last observed value, repeated.
         seasonal: the errors of the value one season earlier; None where no season is given.
@@ -69,28 +69,41 @@ class Score:
         )
 
     @property
-    def horizon(self) -> int:
+    def cells(self) -> int:
+        """Return H * M: the horizon's steps, for each target."""
         return len(self.observed)
 
+    def of_target(self, index: int, count: int) -> "Score":
+        """Return the score of one of `count` targets."""
+        own = slice(index, None, count)
+
+        def picked(sums: ErrorSums) -> ErrorSums:
+            return ErrorSums(sums.squared[own], sums.absolute[own], sums.signed[own])
+
+        seasonal = picked(self.seasonal) if self.seasonal else None
+        return Score(self.windows, self.observed[own], picked(self.model), picked(self.last), seasonal)
+
     def masked_mse(self, sums: ErrorSums) -> float | None:
-        """Divide by windows * horizon: the loss of training. None where nothing was observed."""
-        return math.fsum(sums.squared) / (self.windows * self.horizon) if sum(self.observed) else None
+        """Divide by windows * cells: the loss of training. None where nothing was observed."""
+        return math.fsum(sums.squared) / (self.windows * self.cells) if sum(self.observed) else None
 
     def observed_mse(self, sums: ErrorSums) -> float | None:
         """Divide by the number of observed steps. None where nothing was observed."""
         return math.fsum(sums.squared) / sum(self.observed) if sum(self.observed) else None
 
-    def by_step(self, sums: ErrorSums) -> list[dict[str, Any]]:
-        """Return the means of each horizon step; null where that step was never observed."""
-        return [self._step(sums, step) for step in range(self.horizon)]
+    def by_step(self, sums: ErrorSums, targets: int = 1) -> list[dict[str, Any]]:
+        """Return the means of each horizon step, over its targets; null where that step was never observed."""
+        return [self._step(sums, step, targets) for step in range(self.cells // targets)]
 
-    def _step(self, sums: ErrorSums, step: int) -> dict[str, Any]:
-        count = self.observed[step]
+    def _step(self, sums: ErrorSums, step: int, targets: int) -> dict[str, Any]:
+        now = slice(step * targets, (step + 1) * targets)
+        squared, absolute, signed = (math.fsum(column[now]) for column in sums.columns())
+        count = sum(self.observed[now])
         return {
             "step": step + 1,
             "observed": count,
-            "masked_mse": sums.squared[step] / self.windows if count else None,
-            "observed_mse": sums.squared[step] / count if count else None,
-            "mae": sums.absolute[step] / count if count else None,
-            "bias": sums.signed[step] / count if count else None,
+            "masked_mse": squared / (self.windows * targets) if count else None,
+            "observed_mse": squared / count if count else None,
+            "mae": absolute / count if count else None,
+            "bias": signed / count if count else None,
         }

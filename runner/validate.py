@@ -11,6 +11,11 @@ from runner.batch import F32, F64, GOOD, Bool, WindowBatch, reason_code
 from runner.columns import Cells, read_cells
 from runner.schema import Layout, Sizes
 
+CELL_ROLES = frozenset({"target", "mask", "observed", "decoder_input"})
+"""Roles with a value for each target in each step of the horizon."""
+ONCE_A_STEP = 2
+"""Axes of a column, the rows included, that has one value for all targets of a step."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
@@ -33,14 +38,14 @@ def validate(batch: pa.RecordBatch, layout: Layout, sizes: Sizes, *, flags_past:
     Args:
         batch: rows of one file, with the columns of `layout`.
         layout: where the roles are.
-        sizes: C, H, F and K.
+        sizes: C, H, F, K and M.
         flags_past: the encoder takes `past_observed` (and imputes); otherwise a missing step is a reject.
         teacher: the loop will be teacher-forced, so each row needs its true values.
 
     Returns:
         The same rows in the same order, every cell finite; what stands in the cells of a reject means nothing.
     """
-    cells = {role: read_cells(batch.column(column), sizes.shape(role)) for role, column in layout.roles.items()}
+    cells = {role: _read(batch.column(column), role, sizes) for role, column in layout.roles.items()}
     rows = _Rows(np.zeros(batch.num_rows, np.uint8))
     past, past_observed = _past(cells, rows)
     target, observed, has_target = _target(cells, rows)
@@ -61,6 +66,34 @@ def validate(batch: pa.RecordBatch, layout: Layout, sizes: Sizes, *, flags_past:
         has_target=has_target,
         reasons=rows.codes,
     )
+
+
+def _read(column: pa.Array, role: str, sizes: Sizes) -> Cells:
+    """Return a role's column in the axes that a batch has: what is over the horizon, step by step [B, H * M]."""
+    if sizes.targets == 1 or role not in CELL_ROLES:
+        return read_cells(column, sizes.shape(role))
+    shapes, _ = sizes.fitting(role, column.type)
+    found = [_step_by_step(read_cells(column, shape), sizes) for shape in shapes]
+    if len(found) == 1:
+        return found[0]
+    whole, once = found  # a list of no fixed length: each row by its own
+    take = whole.misfit[:, None]
+    null = None if whole.null is None and once.null is None else np.where(take, _nulls(once), _nulls(whole))
+    return Cells(np.where(take, once.values, whole.values), whole.absent, whole.misfit & once.misfit, null)
+
+
+def _step_by_step(cells: Cells, sizes: Sizes) -> Cells:
+    """Return cells as [B, H * M]; those of a step alone [B, H] for each of its targets."""
+    times = sizes.targets if cells.values.ndim == ONCE_A_STEP else 1
+
+    def flat(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return np.repeat(values.reshape(len(values), -1), times, axis=1)
+
+    return Cells(flat(cells.values), cells.absent, cells.misfit, None if cells.null is None else flat(cells.null))
+
+
+def _nulls(cells: Cells) -> Bool:
+    return np.zeros(cells.values.shape, bool) if cells.null is None else cells.null
 
 
 def _past(cells: dict[str, Cells], rows: _Rows) -> tuple[F32, Bool]:
@@ -91,7 +124,7 @@ def _numbers(cells: Cells, role: str, rows: _Rows) -> F32:
 
 
 def _target(cells: dict[str, Cells], rows: _Rows) -> tuple[F64 | None, Bool | None, Bool]:
-    """Return target [B, H], which of its steps count [B, H], and which rows have one [B]."""
+    """Return target [B, H * M], which of its cells count [B, H * M], and which rows have one [B]."""
     if "target" not in cells:
         return None, None, np.zeros(len(rows.codes), bool)
     target = cells["target"]

@@ -3,9 +3,9 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 import pyarrow.compute as pc
@@ -32,7 +32,7 @@ class Findings:
     Attributes:
         parts: how many whole parts there are.
         rows: what they hold together, history and orphans included.
-        complete: `_SUCCESS` is there.
+        complete: `_SUCCESS` is there, or in a folder that holds this one.
         problems: one line for each thing that is wrong; none in a good folder.
         notes: what is no fault, but worth knowing.
     """
@@ -60,11 +60,11 @@ def verify_output(out: OutputFolder, stop: Stop) -> Findings:
         problems += [f"{name}: {line}" for line in wrong]
         if part:
             parts[name] = part
-    wrong, notes = _check_report(out, parts)
+    wrong, notes = _check_reports(out, parts)
     problems += [*_doubled(parts), *wrong]
     dead = len(out.unfinished())
     notes += [f"{dead} unfinished files of a run that died; the next run removes them"] if dead else []
-    complete = out.read(SUCCESS_FILE) is not None
+    complete = any(out.read(str(folder / SUCCESS_FILE)) is not None for folder in (*out.above(), out.within))
     return Findings(len(parts), summarize(parts.values()).rows, complete, tuple(problems), tuple(notes))
 
 
@@ -139,38 +139,66 @@ def _doubled(parts: dict[str, Part]) -> Iterator[str]:
             yield f"{path}: {len(ranges)} parts hold some of its rows twice"
 
 
-def _check_report(out: OutputFolder, parts: dict[str, Part]) -> tuple[list[str], list[str]]:
-    """Return what is wrong with the report, and what of it could not be checked."""
-    content = out.read(REPORT_FILE)
-    if content is None:
-        return [f"{REPORT_FILE} is missing: no run has ended here"], []
+def _check_reports(out: OutputFolder, parts: dict[str, Part]) -> tuple[list[str], list[str]]:
+    """Hold each report, that of the folder and those of partitions below it, against the parts that it tells of."""
+    below = [PurePosixPath(name).parent for name in out.below(REPORT_FILE)]
+    homes = [out.within, *below] if out.read(out.own(REPORT_FILE)) is not None else below
+    problems, notes = [], []
+    for home in homes:
+        mine = {name: part for name, part in parts.items() if home in PurePosixPath(name).parents}
+        overtaken = any(home in other.parents for other in below)
+        wrong, unchecked = _check_report(replace(out, within=home), mine, overtaken=overtaken)
+        problems += wrong
+        notes += unchecked
+    if any(out.read(str(folder / REPORT_FILE)) is not None for folder in out.above()) and not homes:
+        notes.append(f"{out.within} has no {REPORT_FILE} of its own: a run of what holds it was the last one here")
+    elif not homes or any(not _told_of(name, homes) for name in parts):
+        problems.append(f"{out.own(REPORT_FILE)} is missing: no run has ended here")
+    return problems, notes
+
+
+def _told_of(name: str, homes: list[PurePosixPath]) -> bool:
+    return any(home in PurePosixPath(name).parents for home in homes)
+
+
+def _check_report(out: OutputFolder, parts: dict[str, Part], *, overtaken: bool) -> tuple[list[str], list[str]]:
+    """Return what is wrong with the report, and what of it could not be checked.
+
+    It is `overtaken` where there are reports of partitions below it: without `_SUCCESS`, these may be the later ones.
+    """
+    told, ledger, success = (out.own(name) for name in (REPORT_FILE, LEDGER_FILE, SUCCESS_FILE))
     try:
-        report = Report.model_validate_json(content)
+        report = Report.model_validate_json(out.read(told) or b"")
     except ValidationError as error:
-        return [f"{REPORT_FILE}: {line}" for line in validation_problems(error)], []
+        return [f"{told}: {line}" for line in validation_problems(error)], []
     if report.status != "done":
-        return [], [f"the last run ended as {report.status} ({report.exit_code}); the next one makes up for it"]
+        return [], [f"{told}: the last run ended as {report.status} ({report.exit_code}); the next one makes up for it"]
+    complete = out.read(success) is not None
+    if overtaken and not complete:
+        return [], [f"{told} may be older than those of partitions below it; the next run like it writes it anew"]
     if parts and not remembered(out):
-        return [], [f"{LEDGER_FILE} is lost, so {REPORT_FILE} cannot be held against the parts; the next run writes it"]
+        return [], [f"{ledger} is lost, so {told} cannot be held against the parts; the next run writes it"]
     found = _problems_of_total(out, report, parts)
-    if report.exit_code == 0 and out.read(SUCCESS_FILE) is None:
-        found += [f"{SUCCESS_FILE} is missing, though the report tells of a run without a fault"]
+    if report.exit_code == 0 and not complete:
+        found += [f"{success} is missing, though the report tells of a run without a fault"]
     return found, []
 
 
 def _problems_of_total(out: OutputFolder, report: Report, parts: dict[str, Part]) -> list[str]:
     names = ("mode", "precision", "columns", "rows_per_part")
     if missing := [name for name in names if name not in report.options]:
-        return [f"{REPORT_FILE}: options without {', '.join(missing)}"]
+        return [f"{out.own(REPORT_FILE)}: options without {', '.join(missing)}"]
     job = Job(Path(), report.input, out.root, **{name: report.options[name] for name in names})
     units = [unit for source in remembered(out).values() for unit in cut(source, job.rows_per_part)]
     maker = report.bundle_id, job.numbers_digest()
     mine = {name: part for name, part in parts.items() if (part.bundle_id, part.options) == maker}
     matching = [mine[unit.part_path] for unit in units if unit.part_path in mine and mine[unit.part_path].unit == unit]
-    wrong, total = [], summarize(matching)
+    wrong, total = [], summarize(matching, tuple(report.total.per_target) or ("",))
     if not report.history and len(matching) != len(units):
         wrong.append(f"{len(units) - len(matching)} of {len(units)} parts are missing, or made of another input")
     for name in type(total).model_fields:
         told, summed = getattr(report.total, name), getattr(total, name)
-        wrong += [f"{REPORT_FILE}: total.{name} is {told}, its parts add up to {summed}"] if told != summed else []
+        wrong += (
+            [f"{out.own(REPORT_FILE)}: total.{name} is {told}, its parts add up to {summed}"] if told != summed else []
+        )
     return wrong

@@ -202,7 +202,7 @@ def _manifest(files: dict[str, bytes], export_id: str) -> dict[str, Any]:
     encoder_names = {"past": "past", "past_observed": "past_observed", "previous_0": "previous_0"}
     step_names = {"previous": "previous", "future_known": "future_known", "prediction": "prediction"}
     return {
-        "format_version": 2,
+        "format_version": 3,
         "name": "tiny",
         "created_at": "2026-01-01T00:00:00+00:00",
         "export_id": export_id,

@@ -89,5 +89,5 @@ def case_of(machine: Machine, batch: WindowBatch, given: F32, teacher: F32 | Non
 
 
 def shifted_in(first: F32, values: F32) -> F32:
-    """Return what a decoder is fed that begins with `first` [N, 1] and goes on with `values` [N, H], in [N, H]."""
-    return np.ascontiguousarray(np.concatenate([first, values[:, :-1]], axis=1), np.float32)
+    """Return what a decoder is fed that begins with `first` [N, M] and goes on with `values`, in [N, H * M] both."""
+    return np.ascontiguousarray(np.concatenate([first, values[:, : -first.shape[1]]], axis=1), np.float32)

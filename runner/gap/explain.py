@@ -10,7 +10,7 @@ import numpy as np
 from runner.batch import F32
 from runner.bundle import audit_bundle, open_bundle
 from runner.device import cpu_count
-from runner.errors import InputError, explain
+from runner.errors import InputError, UsageError, explain
 from runner.gap.case import Alternative, Case
 from runner.gap.forecasts import Forecast
 from runner.gap.ground import Ground, first_step_difference, machine_on, stand
@@ -92,9 +92,10 @@ def explain_gap(question: Question, stop: Stop, say: Say, open_model: OpenModel 
     Raises:
         BundleError: the bundle cannot be used.
         InputError: the data does not fit it, or no target counts.
-        UsageError: a column cannot be what it was said to be.
+        UsageError: a column cannot be what it was said to be, or the bundle has several targets.
     """
     audited = audit_bundle(open_bundle(question.bundle), "fp32")
+    _refuse_several_targets(audited.manifest)
     windows = _read(question.valid, audited.manifest, question, stop)
     say(f"{len(windows):,} windows of {windows.total:,} rows; forecasting in both modes")
     model = None if open_model is None else open_model(audited.manifest)  # refused before the work, if it has to be
@@ -114,6 +115,14 @@ def explain_gap(question: Question, stop: Stop, say: Say, open_model: OpenModel 
     return _told(
         report_of(ground, measured, first_step_difference(ground), data), suspects, _notes(ground, question, measured)
     )
+
+
+def _refuse_several_targets(manifest: Manifest) -> None:
+    if manifest.others:
+        what = "explain-gap explains the forecasts of a single target"
+        got = ", ".join(target.name for target in manifest.targets)
+        remedy = "per_target in the report of freerun score, in both modes, has the losses of each"
+        raise UsageError(explain(what, got=got, expected="a bundle with one target", remedy=remedy))
 
 
 def _read(text: str, manifest: Manifest, question: Question, stop: Stop, *, inverted: bool = False) -> LossWindows:

@@ -86,4 +86,5 @@ def _unnamed(kind: pa.DataType) -> str | None:
 def _forecast(column: pa.Array, rows: Index, sizes: Sizes) -> F32:
     cells = read_cells(column, sizes.shape("target"))
     with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is no forecast
-        return np.where((cells.absent | cells.misfit)[:, None], np.nan, cells.values)[rows].astype(np.float32)
+        values = cells.values.reshape(len(cells.values), -1)
+        return np.where((cells.absent | cells.misfit)[:, None], np.nan, values)[rows].astype(np.float32)

@@ -23,7 +23,7 @@ class Encoded:
     """What an encoder makes of a batch of contexts.
 
     Attributes:
-        previous: the start value in raw units [B, 1].
+        previous: the start values in raw units [B, M].
         state: recurrent tensors by name [B, U].
         memory: what every step reads, by name [B, ...].
     """
@@ -42,7 +42,7 @@ class Encoded:
 
 
 Step = Callable[[F32, F32 | None, State, State], tuple[F32, State]]
-"""previous [B, 1], future_known [B, 1, K] or None, state and memory in; prediction [B, 1] and the next state out."""
+"""previous [B, M], future_known [B, 1, K] or None, state and memory in; prediction [B, M] and the next state out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Hooks:
     Attributes:
         begin: takes what the encoder made, returns what the first step gets.
         carry: takes the state that a step returned, and what the first step got; returns what the next step gets.
-        feed: takes the prediction of a step [B, 1] and its number from 0 on; returns the next step's input [B, 1].
+        feed: takes the prediction of a step [B, M] and its number from 0 on; returns the next step's input, the same.
     """
 
     begin: Callable[[Encoded], Encoded] = lambda encoded: encoded
@@ -90,11 +90,11 @@ def machine_of(encoder: RunGraph, step: RunGraph, manifest: Manifest) -> Machine
         )
 
     def once(previous: F32, future: F32 | None, state: State, memory: State) -> tuple[F32, State]:
-        feeds = {names["previous"]: previous[:, :, None], **state, **memory}
+        feeds = {names["previous"]: previous[:, None], **state, **memory}
         if future is not None:
             feeds[names["future_known"]] = future
         returned = step(feeds)
-        return returned[names["prediction"]][:, :, 0], {
+        return returned[names["prediction"]][:, 0], {
             pair.step_input: returned[pair.step_output] for pair in manifest.states
         }
 
@@ -121,20 +121,21 @@ def unroll(
         machine: whose steps.
         encoded: of these windows.
         future: `future_known` [B, H, K]; None where K = 0.
-        inputs: the decoder's inputs in raw units [B, H]; None = free-running.
+        inputs: the decoder's inputs in raw units [B, H * M]; None = free-running.
         hooks: what goes differently.
 
     Returns:
-        Predictions in raw units [B, H].
+        Predictions in raw units [B, H * M].
     """
     hooks = hooks or Hooks()
     first = hooks.begin(encoded)
-    previous, state = first.previous if inputs is None else inputs[:, :1], first.state
-    predictions = np.empty((len(first.previous), machine.horizon), np.float32)
+    rows, width = first.previous.shape
+    previous, state = first.previous if inputs is None else inputs[:, :width], first.state
+    predictions = np.empty((rows, machine.horizon * width), np.float32)
     for h in range(machine.horizon):
         known = None if future is None else np.ascontiguousarray(future[:, h : h + 1])
         prediction, state = machine.step(np.ascontiguousarray(previous), known, state, first.memory)
-        predictions[:, h : h + 1] = prediction
+        predictions[:, h * width : (h + 1) * width] = prediction
         state = hooks.carry(state, first)
-        previous = hooks.feed(prediction, h) if inputs is None else inputs[:, h + 1 : h + 2]
+        previous = hooks.feed(prediction, h) if inputs is None else inputs[:, (h + 1) * width : (h + 2) * width]
     return predictions

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runner.batch import Bool, Index
-from runner.gap.intervals import FEWEST_BLOCKS, block_at, block_length
+from runner.intervals import FEWEST_BLOCKS, block_at, block_length
 from runner.schema import Sizes
 
 MOST_BYTES = 1 << 29
@@ -56,4 +56,4 @@ def sample_of(total: int, sizes: Sizes, most_bytes: int = MOST_BYTES) -> Sample:
 
 def row_bytes(sizes: Sizes) -> int:
     """Return about how many bytes a window takes in memory."""
-    return 4 * sizes.context * (sizes.past + 1) + sizes.horizon * (4 * sizes.future + 20)
+    return 4 * sizes.context * (sizes.past + 1) + sizes.horizon * (4 * sizes.future + 20 * sizes.targets)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runner.gap.ground import Ground
-from runner.gap.intervals import paired_interval
 from runner.gap.report import FirstStep, GapReport, GapStep, GapWindows, Panellist, Parts, StepParts
 from runner.gap.walk import FREE_RUNNING, PARTS, TEACHER_FORCED, Blocks, Errors, Walk
+from runner.intervals import paired_interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import numpy as np
 
 from runner.batch import F64, Bool, Index, WindowBatch
 from runner.gap.forecasts import Forecast, squared_errors
-from runner.gap.intervals import FEWEST_BLOCKS, add_up, interval, resampled
 from runner.gap.windows import LossWindows
+from runner.intervals import FEWEST_BLOCKS, add_up, interval, resampled
 from runner.schema import Sizes
 
 TEACHER_FORCED, FREE_RUNNING, SAMPLED = "teacher-forced", "free-running", "sampled paths"

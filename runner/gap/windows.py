@@ -11,8 +11,8 @@ from runner.batch import F32, Bool, Index, WindowBatch, join, reason_code
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain
 from runner.gap.extra_columns import EXTRA_ROLES, Extra, join_extra, names_of, numbers_of, problems_of, read_extra
-from runner.gap.intervals import FEWEST_BLOCKS
 from runner.gap.sample import MOST_BYTES, sample_of
+from runner.intervals import FEWEST_BLOCKS
 from runner.parts import Unit
 from runner.reader import block_size, read_blocks
 from runner.schema import OUTPUT_COLUMNS, Layout, Sizes, check_schemas, match

@@ -24,12 +24,12 @@ class Windows:
 
     @property
     def teacher(self) -> np.ndarray:
-        """Return the decoder's inputs as in training: -1, then the last target that counts [N, H, 1]."""
+        """Return the decoder's inputs as in training: -1, then the last target that counts [N, H, M]."""
         given = np.empty_like(self.target)
         given[:, 0] = -1.0
         for h in range(1, HORIZON):
             given[:, h] = np.where(self.mask[:, h - 1], given[:, h - 1], self.target[:, h - 1])
-        return given[:, :, None]
+        return given if given.ndim == 3 else given[:, :, None]
 
     def loss(self, prediction: np.ndarray) -> float:
         """Return the masked MSE of predictions [N, H] in float64."""
@@ -48,13 +48,24 @@ def draw(seed: int = 0, count: int = WINDOWS) -> Windows:
     return Windows(past, series[:, CONTEXT:], rng.random((count, HORIZON)) < 1 / 6)
 
 
+def draw_several(targets: int, scale: float = 1.0) -> Windows:
+    """Draw windows with so many targets [N, H, M] that are past features, the last of them times `scale`."""
+    drawn = [draw(seed) for seed in range(targets)]
+    target = np.stack([windows.target for windows in drawn], axis=2)
+    past = np.stack([windows.past[:, :, 0] for windows in drawn], axis=2)
+    past[:, :, -1] *= scale
+    target[:, :, -1] *= scale
+    return Windows(past, target, np.stack([windows.mask for windows in drawn], axis=2))
+
+
 def write(path: Path, windows: Windows, **columns: Any) -> Path:
     """Write windows as a Parquet file."""
-    floats = pa.list_(pa.float32())
+    floats, flags = pa.list_(pa.float32()), pa.list_(pa.uint8())
+    several = windows.target.ndim == 3
     table = {
         "past": pa.array(windows.past.tolist(), pa.list_(floats)),
-        "target": pa.array(windows.target.tolist(), floats),
-        "mask": pa.array(windows.mask.astype(np.uint8).tolist(), pa.list_(pa.uint8())),
+        "target": pa.array(windows.target.tolist(), pa.list_(floats) if several else floats),
+        "mask": pa.array(windows.mask.astype(np.uint8).tolist(), pa.list_(flags) if several else flags),
         **{name: pa.array(np.asarray(values).tolist(), floats) for name, values in columns.items()},
     }
     pq.write_table(pa.table(table), path)
@@ -124,6 +135,16 @@ def only_the_context() -> Any:
     return keras.Model([past, given], layers.Dense(1)(x))
 
 
+def several(targets: int, *, scales: tuple[float, ...] = (), **settings: Any) -> Any:
+    """Build a model of so many targets, all fed back; `scales` is what it multiplies each with at its end."""
+    past, given = keras.Input((CONTEXT, targets), name="past_"), keras.Input((HORIZON, targets), name="previous_")
+    _, *states = layers.LSTM(UNITS, return_state=True)(past)
+    fed = layers.Rescaling(1 / np.array(scales, np.float32))(given) if scales else given
+    y = layers.LSTM(UNITS, return_sequences=True, **settings)(fed, initial_state=states)
+    y = layers.Dense(targets)(y)
+    return keras.Model([past, given], layers.Rescaling(np.array(scales, np.float32))(y) if scales else y)
+
+
 ACTIVATIONS = (
     "relu", "sigmoid", "elu", "selu", "silu", "softplus", "softsign", "relu6", "exponential",
 )  # fmt: skip
@@ -157,3 +178,11 @@ MODELS = {
     "no state, context repeated": only_the_context,
 }
 """What `freerun-export convert` takes: each is converted by tests/export/test_convert.py."""
+SEVERAL = {"two targets": (2, ()), "three targets, one scaled": (3, (1.0, 1.0, 30.0))}
+"""Models of so many targets, and what they multiply each with at their end. They have windows of their own."""
+
+
+def build_several(name: str) -> tuple[Any, Windows]:
+    """Return one of these models, and windows for it."""
+    targets, scales = SEVERAL[name]
+    return several(targets, scales=scales), draw_several(targets, scales[-1] if scales else 1.0)

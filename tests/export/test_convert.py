@@ -15,10 +15,29 @@ from keras import layers
 import teams
 from export.cli import cli
 from export.scaler import Features, Scaler, Target, in_raw_units, read_scaler
+from export.windows import open_windows
+from runner.bundle import open_bundle
 from runner.cli import cli as freerun
+from runner.decode import decode
+from runner.device import Device
 from runner.errors import InputError, UsageError
+from runner.resident import ResidentLoop
 from runner.schema import Sizes
-from teams import CONTEXT, FEATURES, HORIZON, MODELS, draw, seq2seq, write
+from runner.session import open_session
+from runner.stop import Stop
+from teams import (
+    CONTEXT,
+    FEATURES,
+    HORIZON,
+    MODELS,
+    SEVERAL,
+    build_several,
+    draw,
+    draw_several,
+    seq2seq,
+    several,
+    write,
+)
 
 LEVEL, DEVIATION = 50.0, 4.0
 PAGE = Path(__file__).parents[2] / "docs" / "convert.md"
@@ -128,7 +147,7 @@ def test_each_kind_of_model_does_in_onnx_what_it_does_in_keras(name, valid, wind
 def test_the_page_has_a_row_for_each_kind_with_its_figures():
     table = PAGE.read_text().split("<!-- matrix -->")[1].split("<!-- end -->")[0]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
-    assert [row[0] for row in rows] == list(MODELS)
+    assert [row[0] for row in rows] == [*MODELS, *SEVERAL]
     assert all(0 < float(figure) < 1e-5 for row in rows for figure in row[2:])
 
 
@@ -366,3 +385,118 @@ def test_other_data_other_names_and_a_bundle_that_is_there_are_refused(valid, co
     assert (there.code, ".keras" in there.err) == (11, True)
     taken = within(cli, "convert", tmp_path / "model.keras", "--valid", valid, "--out", tmp_path, "--trust-model")
     assert (taken.code, "exists" in taken.err) == (2, True)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("start", ["-1", "last"])
+def test_several_targets_are_scored_to_keras_own_losses_each_in_its_own_units(
+    name, start, convert, scored, within, tmp_path
+):
+    keras.utils.set_random_seed(3)
+    (model, windows), (count, _) = build_several(name), SEVERAL[name]
+    valid = write(tmp_path / "valid.parquet", windows)
+    features = ",".join(map(str, range(count)))
+    done, bundle = convert(model, valid, "--set", f"target_feature={features}", "--set", f"start={start}")
+    assert done.code == 0, done.err
+    fed, first = windows.teacher.copy(), windows.past[:, -1] if start == "last" else np.float32(-1)
+    fed[:, 0] = first
+    for h in range(1, HORIZON):
+        fed[:, h] = np.where(windows.mask[:, h - 1], fed[:, h - 1], windows.target[:, h - 1])
+    forced, _ = scored(bundle, valid, "teacher-forced")
+    assert forced == pytest.approx(windows.loss(model.predict([windows.past, fed], verbose=0)), rel=1e-6)
+    free = np.zeros_like(fed)
+    free[:, 0] = first
+    for h in range(1, HORIZON):
+        free[:, h] = model.predict([windows.past, free], verbose=0)[:, h - 1]
+    expected = model.predict([windows.past, free], verbose=0)
+    loss, predictions = scored(bundle, valid, "free-running")
+    assert loss == pytest.approx(windows.loss(expected), rel=1e-6)
+    np.testing.assert_allclose(predictions, expected.reshape(len(predictions), -1), atol=2e-5)
+    told = json.loads((tmp_path / "free-running" / "_report.json").read_text())["total"]
+    errors = np.where(windows.mask, 0, expected.astype(np.float64) - windows.target) ** 2
+    assert list(told["per_target"]) == [f"f{index}" for index in range(count)]
+    for index, entry in enumerate(told["per_target"].values()):
+        assert entry["masked_mse"] == pytest.approx(errors[:, :, index].mean(), rel=1e-5)
+        last = np.where(windows.mask, 0, windows.past[:, None, -1].astype(float) - windows.target)[:, :, index] ** 2
+        assert entry["naive"]["last"]["masked_mse"] == pytest.approx(last.mean(), rel=1e-9)
+    for graph in bundle.glob("*.onnx"):
+        assert not {"Loop", "Scan", "If"} & {node.op_type for node in onnx.load(graph).graph.node}
+    assert certificate(bundle)["largest_difference"] < 1e-5
+    assert len(certificate(bundle)["losses"]["per_step"]["free_running"]) == HORIZON
+    for words in (["verify", bundle], ["verify-output", tmp_path / "free-running"]):
+        assert within(freerun, *words).code == 0
+    words_of_doctor = ["--predictions", "own", "--trust-model", "--start", start, "--target-feature", features]
+    for own in (predictions, predictions.reshape(windows.target.shape)):
+        table = pq.read_table(valid).append_column("own", [own.tolist()])
+        pq.write_table(table, tmp_path / "own.parquet")
+        found = within(cli, "doctor", tmp_path / "model.keras", tmp_path / "own.parquet", *words_of_doctor)
+        assert found.code == 0, found.out
+    late = np.roll(predictions.reshape(windows.target.shape), 1, axis=1)
+    pq.write_table(pq.read_table(valid).append_column("own", [late.tolist()]), tmp_path / "own.parquet")
+    found = within(cli, "doctor", tmp_path / "model.keras", tmp_path / "own.parquet", *words_of_doctor)
+    assert found.code == 16
+    assert "no fault was simulated" in found.out
+    refused = within(freerun, "explain-gap", bundle, valid)
+    assert refused.code == 2
+    assert "single target" in refused.err
+
+
+def test_each_of_several_targets_is_scaled_and_started_by_its_own_numbers(convert, scored, tmp_path):
+    windows = draw_several(2, 30.0)
+    valid = write(tmp_path / "valid.parquet", windows)
+    by = {"location": [1.0, 50.0], "scale": [2.0, 30.0]}
+    scaler = tmp_path / "scaler.json"
+    scaler.write_text(json.dumps({"past": by, "target": by}))
+    model, location, scale = several(2), np.array(by["location"]), np.array(by["scale"])
+    done, bundle = convert(model, valid, "--scaler", scaler, "--set", "target_feature=f0,f1")
+    assert done.code == 0, done.err
+    assert json.loads((bundle / "manifest.json").read_text())["start"]["value"] == [-1.0, 20.0]
+    past, fed = (windows.past - location) / scale, np.full(windows.target.shape, -1.0, np.float32)
+    for h in range(1, HORIZON):
+        fed[:, h] = model.predict([past, fed], verbose=0)[:, h - 1]
+    expected = model.predict([past, fed], verbose=0) * scale + location
+    loss, _ = scored(bundle, valid, "free-running")
+    assert loss == pytest.approx(windows.loss(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "target_feature does not fit the targets"),
+        (["--set", "target_feature=0,0"], "2 different past features"),
+        (["--set", "target_feature=0,1", "--set", "start=[1.0]"], "start does not fit"),
+    ],
+)
+def test_what_is_said_of_several_targets_must_be_said_of_each(words, message, convert, tmp_path):
+    valid = write(tmp_path / "valid.parquet", draw_several(2))
+    done, _ = convert(several(2), valid, *words)
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_a_training_refuses_several_targets(within, tmp_path):
+    valid = write(tmp_path / "valid.parquet", draw_several(2))
+    done = within(cli, "train", valid, "--valid", valid, "--out", tmp_path / "bundle")
+    assert done.code == 2
+    assert "a training forecasts a single target" in done.err
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_on_a_device_several_targets_are_decoded_as_by_the_plain_loop(teacher, convert, tmp_path):
+    windows = draw_several(2)
+    valid = write(tmp_path / "valid.parquet", windows)
+    words = ["--set", "target_feature=0,1", "--set", "start=last", "--set", "precision=fp32,int8"]
+    done, path = convert(several(2), valid, *words)
+    assert done.code == 0, done.err
+    bundle, cpu = open_bundle(path), Device("cpu")
+    assert bundle.manifest.held() == ("fp32", "int8")
+    batch = next(open_windows(str(valid)).blocks())
+    graphs = bundle.graphs("fp32")
+    encoder, step = (
+        open_session(graphs[name], name, cpu, threads=1, stop=Stop()) for name in ("encoder", "decoder_step")
+    )
+    expected = decode(encoder, step, bundle.manifest, batch, teacher=teacher)
+    loop = ResidentLoop(bundle.manifest, encoder, step, None, len(batch))
+    assert expected.shape == (len(batch), 2 * HORIZON)
+    for _ in range(2):
+        np.testing.assert_array_equal(loop(batch, teacher), expected)

@@ -100,11 +100,11 @@ def test_the_runner_verifies_and_inspects_it(bundle, valid, freerun):
     assert set(freerun("inspect", bundle, "--json").json()["precisions"]) == {"int8"}
 
 
-def test_a_bundle_of_format_version_1_becomes_one_of_version_2(tiny, bundle, valid):
+def test_a_bundle_of_format_version_1_becomes_one_of_version_3(tiny, bundle, valid):
     (bundle / "fused.onnx").unlink()
     tiny.write_manifest(bundle, {**tiny.read_manifest(bundle), "format_version": 1, "fused": None})
     manifest, _ = quantize(bundle, valid)
-    assert (open_bundle(bundle).manifest.format_version, manifest.fused) == (2, None)
+    assert (open_bundle(bundle).manifest.format_version, manifest.fused) == (3, None)
     assert manifest.precisions["int8"].fused is not None
 
 

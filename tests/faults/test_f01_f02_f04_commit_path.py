@@ -12,7 +12,12 @@ from campaigns.disks import CALLS, Power
 from runner.disk import Disk
 from runner.report import versions
 
-NIGHTS = {"first": "in a new folder", "second": "where there are parts already"}
+NIGHTS = {
+    "first": "in a new folder",
+    "second": "where there are parts already",
+    "partition": "one partition, beside what a run of the whole has left",
+    "takeover": "the whole, where a run of a partition has left its own files",
+}
 
 
 @pytest.fixture
@@ -28,16 +33,21 @@ def room(tmp_path):
 
 @pytest.fixture(params=NIGHTS)
 def case(request, tiny, tiny_bundle, room, monkeypatch):
-    """Return two small files to score, one of them in a partition; with `second`, one was scored the night before."""
+    """Return two small files to score, one of them in a partition, and what there is before."""
     told = versions()
     monkeypatch.setattr("runner.execution.versions", lambda: told)  # asking for them takes as long as all the rest
     tiny.write_dataset(room / "in", {"a.parquet": 20})
-    first = None
-    if request.param == "second":
+    first, only = None, ("date=2026-11-23",)
+    if request.param in {"second", "partition"}:
         first = room / "first"
         commit_path.make_case(tiny_bundle, room / "in", None, first)
+    if request.param == "takeover":
+        first = room / "first"
+        tiny.write_dataset(room / "in", {"date=2026-11-23/d.parquet": 7})
+        commit_path.make_case(tiny_bundle, room / "in", None, first, only)
     tiny.write_dataset(room / "in", {"date=2026-11-23/d.parquet": 11})
-    return commit_path.make_case(tiny_bundle, room / "in", first, room / "whole")
+    only = only if request.param == "partition" else ()
+    return commit_path.make_case(tiny_bundle, room / "in", first, room / "whole", only)
 
 
 def test_the_seam_holds_every_call_that_these_tests_can_break():

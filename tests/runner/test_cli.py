@@ -228,8 +228,17 @@ def test_every_flag_reaches_the_job(asked):
         "timeout": 2.5, "max_memory": 700,
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), str(value))]
-    job = asked("--out", "O", *words, "--column", "mask=m", "--recheck", "--allow-empty", "--dry-run")
-    expected = {**flags, "columns": {"mask": "m"}, "recheck": True, "allow_empty": True, "dry_run": True}
+    job = asked(
+        "--out", "O", *words, "--column", "mask=m", "--only", "date=1", "--recheck", "--allow-empty", "--dry-run"
+    )
+    expected = {
+        **flags,
+        "columns": {"mask": "m"},
+        "only": ["date=1"],
+        "recheck": True,
+        "allow_empty": True,
+        "dry_run": True,
+    }
     assert job.options() == expected
     assert (str(job.bundle), job.input, str(job.out)) == ("B", "IN", "O")
 

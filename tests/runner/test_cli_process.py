@@ -44,6 +44,29 @@ def test_importing_the_command_line_loads_nothing_heavy():
     assert loaded("import runner.cli") & heavy == set()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_the_command_line_is_loaded_ends_with_its_code_and_no_traceback(number, code):
+    begin = f"""
+import os, sys
+class Signalling:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "runner.cli":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Signalling)
+from runner.start import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", begin, "--version"], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+def test_the_installed_command_is_the_command_line():
+    code = "import sys; sys.argv = ['freerun', '--version']; from runner.start import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.startswith("freerun, version ")
+
+
 def test_importing_all_of_the_runner_loads_no_training_stack():
     everything = (
         "import pkgutil, importlib, runner; "

@@ -260,3 +260,91 @@ def test_free_running_the_fused_graph_gets_no_value_to_feed_and_teacher_forced_o
     assert np.isinf(forced[:, 0]).all()
     counts = np.maximum.accumulate(batch.observed[:, :-1], axis=1)
     np.testing.assert_array_equal(np.isfinite(forced[:, 1:]), counts)
+
+
+M = 2
+FUTURE = 3
+"""Steps of the fake model of two targets."""
+
+
+def two_targets(manifest):
+    target = manifest.target.model_copy(update={"name": "second"})
+    return manifest.model_copy(update={"others": (target,), "horizon": FUTURE, "memory": (), "past_observed": False})
+
+
+def two_target_encoder(feeds):
+    total = feeds["P"].sum(axis=(1, 2))[:, None]
+    return {"h_made": total * [1.0, 2.0], "c_made": total * [0.5, 0.25], "P0": np.hstack([total, -total]).astype("f4")}
+
+
+def two_target_step(feeds):
+    previous = feeds["Y"]
+    assert previous.shape[1:] == (1, M)
+    hidden = 0.5 * feeds["h_in"] + previous[:, 0] @ [[0.5, -1.0], [0.25, 0.75]]
+    return {"h_out": hidden, "c_out": feeds["c_in"], "YHAT": (hidden + feeds["c_in"])[:, None].astype(np.float32)}
+
+
+def two_target_windows(rows=5):
+    rng = np.random.default_rng(1)
+    return WindowBatch(
+        past=rng.normal(size=(rows, 6, 2)).astype(np.float32),
+        past_observed=None,
+        future_known=None,
+        target=rng.normal(size=(rows, FUTURE * M)),
+        observed=rng.random((rows, FUTURE * M)) < 0.5,
+        decoder_input=None,
+        has_target=np.ones(rows, bool),
+        reasons=np.zeros(rows, np.uint8),
+    )
+
+
+def two_targets_by_hand(batch, inputs=None):
+    """The same forecast row by row, with the targets as an axis of their own."""
+    found = []
+    for index in range(len(batch)):
+        total = float(batch.past[index].sum())
+        hidden, cell, previous = total * np.array([1.0, 2.0]), total * np.array([0.5, 0.25]), [total, -total]
+        for h in range(FUTURE):
+            previous = previous if inputs is None else inputs[index].reshape(FUTURE, M)[h]
+            hidden = 0.5 * hidden + np.asarray(previous) @ [[0.5, -1.0], [0.25, 0.75]]
+            previous = hidden + cell
+            found += list(previous)
+    return np.array(found).reshape(len(batch), FUTURE * M)
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_two_targets_are_fed_back_together_step_by_step(manifest, teacher):
+    batch = two_target_windows()
+    found = decode(two_target_encoder, two_target_step, two_targets(manifest), batch, teacher=teacher)
+    inputs = teacher_inputs(two_target_encoder({"P": batch.past})["P0"], batch) if teacher else None
+    np.testing.assert_allclose(found, two_targets_by_hand(batch, inputs), rtol=1e-4, atol=1e-5)
+
+
+def test_the_teachers_input_of_each_target_is_its_own_last_value_that_counts():
+    batch, starts = two_target_windows(rows=9), np.arange(18, dtype=np.float32).reshape(9, M)
+    target, observed = (cells.reshape(9, FUTURE, M) for cells in (batch.target, batch.observed))
+    fed = teacher_inputs(starts, batch).reshape(9, FUTURE, M)
+    for row in range(9):
+        for index in range(M):
+            carried = [starts[row, index]]
+            for h in range(FUTURE - 1):
+                carried.append(np.float32(target[row, h, index]) if observed[row, h, index] else carried[-1])
+            assert fed[row, :, index].tolist() == carried
+    own = np.arange(9 * FUTURE * M, dtype=np.float32).reshape(9, -1)
+    np.testing.assert_array_equal(
+        teacher_inputs(starts, replace(batch, decoder_input=own)), np.hstack([starts, own[:, M:]])
+    )
+
+
+@pytest.mark.parametrize("teacher", [False, True])
+def test_the_fused_graph_is_told_of_every_target_at_every_step(teacher):
+    fed = []
+
+    def fused(feeds):
+        fed.append(feeds["T"])
+        return {"YHAT": feeds["T"]}
+
+    batch = two_target_windows()
+    decode_fused(fused, FUSED, FUTURE, batch, teacher=teacher, targets=M)
+    assert fed[0].shape == (5, FUTURE * M)
+    assert (np.isinf(fed[0][:, :M]) if teacher else np.isnan(fed[0])).all()

@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from runner.errors import InputError, InterruptedRunError
-from runner.gap.intervals import FEWEST_BLOCKS, block_length, block_of
 from runner.gap.sample import BLOCKS_KEPT, row_bytes
 from runner.gap.windows import read_windows
+from runner.intervals import FEWEST_BLOCKS, block_length, block_of
 from runner.schema import Sizes
 from runner.stop import Stop
 

@@ -91,12 +91,12 @@ def test_an_unknown_key_is_refused_at_any_depth_by_name(values, place):
     assert ".".join(map(str, (*place, "unheard_of"))) in refusal(closed(values))
 
 
-@pytest.mark.parametrize("version", [0, 3, "1", "2", None, 1.5, 2.5, [1], True])
+@pytest.mark.parametrize("version", [0, 4, "1", "2", None, 1.5, 2.5, [1], True])
 def test_another_format_version_is_refused_before_anything_else(values, version):
     message = refusal(closed({**values, "format_version": version, "surprise": 1}))
     assert "format" in message
     if version is not True:  # which equals 1, and is refused with the other problems
-        assert "expected: 1 or 2" in message
+        assert "expected: 1 or 2 or 3" in message
         assert "surprise" not in message
 
 
@@ -140,7 +140,7 @@ def test_no_value_of_another_type_is_taken(values):
 
 
 def test_no_required_key_can_be_left_out(values):
-    optional = {"season_length", "control_flow", "fused", "precisions"}
+    optional = {"season_length", "control_flow", "fused", "precisions", "others"}
     for key in values.keys() - optional - {"bundle_id"}:
         assert refusal(closed({name: value for name, value in values.items() if name != key})), key
 
@@ -289,3 +289,25 @@ def test_no_part_of_a_form_can_be_left_out_but_its_fused_graph(full, key):
     assert parse_manifest(closed({**full, "precisions": {"int8": {**form, "fused": None}}})).held() == ("fp32", "int8")
     del form[key]
     assert f"precisions.int8.{key}" in refusal(closed(full))
+
+
+def test_several_targets_have_names_features_and_start_values_of_their_own(values):
+    other = {"name": "second", "feature": 1, "scale": 2.0}
+    found = parse_manifest(closed({**values, "format_version": 3, "others": [other]}))
+    assert [target.name for target in found.targets] == [values["target"]["name"], "second"]
+    assert (found.target_width, found.cells) == (2, 2 * found.horizon)
+    assert found.target_features == (values["target"]["feature"], 1)
+    assert "others belong to format version 3" in refusal(closed({**values, "format_version": 2, "others": [other]}))
+    twice = {**other, "name": values["target"]["name"]}
+    assert "the same name" in refusal(closed({**values, "format_version": 3, "others": [twice]}))
+    beyond = {**other, "feature": 99}
+    assert "target.feature is 99" in refusal(closed({**values, "format_version": 3, "others": [beyond]}))
+    start = {"kind": "constant", "value": [1.0, 2.0]}
+    assert "2 numbers for 1 targets" in refusal(closed({**values, "format_version": 3, "start": start}))
+
+
+def test_a_manifest_of_version_2_has_one_target(values):
+    found = parse_manifest(
+        closed({**{key: value for key, value in values.items() if key != "others"}, "format_version": 2})
+    )
+    assert (found.format_version, found.targets, found.cells) == (2, (found.target,), found.horizon)

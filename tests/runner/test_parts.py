@@ -13,6 +13,7 @@ from runner.parts import (
     FOOTER_KEY,
     LEDGER_DIGEST_KEY,
     PART_DIGEST_KEY,
+    Maker,
     Part,
     Unit,
     decode_footer,
@@ -30,6 +31,8 @@ PART = Part(
     mode="free-running",
     device="cpu",
     version="0.1.0",
+    maker=Maker("y", 2.5, 2, 24, "fp32", 0.5, 0.625),
+    columns={"target": "load"},
     scored=97,
     rejects={"past_missing": 1, "past_shape": 2},
     score=Score(97, (90, 80), SUMS, SUMS, SUMS),
@@ -68,6 +71,8 @@ scores = st.builds(Score, counts, st.tuples(counts, counts), sums, sums, st.none
 groups = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6))
 texts = st.text(max_size=10)
 units = st.builds(Unit, texts, st.none() | groups, counts, counts, texts)
+losses = st.none() | finite
+makers = st.builds(Maker, texts, finite, counts, st.none() | counts, st.sampled_from(["fp32", "int8"]), losses, losses)
 parts = st.builds(
     Part,
     unit=units,
@@ -76,6 +81,8 @@ parts = st.builds(
     mode=texts,
     device=texts,
     version=texts,
+    maker=makers,
+    columns=st.dictionaries(texts, texts, max_size=3),
     scored=counts,
     rejects=st.dictionaries(texts, counts, max_size=3),
     score=st.none() | scores,

@@ -173,3 +173,33 @@ def test_whatever_validation_lets_through_has_finite_sums():
     found = validate(batch, layout, Sizes(2, 2, 1, 0), flags_past=False, teacher=False)
     score = score_block(found, np.zeros((1, 2), np.float32), 0, None)
     assert score is None or np.isfinite([*score.model.squared, *score.last.squared]).all()
+
+
+@pytest.mark.parametrize("season", [None, 3])
+def test_several_targets_are_scored_each_beside_its_own_past(season):
+    batch, prediction = windows(whole=True)
+    other, more = windows(seed=1, whole=True)
+
+    def both(first, second):
+        return np.stack([first, second], axis=2).reshape(ROWS, 2 * H)
+
+    target, observed = both(batch.target, other.target), both(batch.observed, other.observed)
+    joined = replace(batch, target=target, observed=observed)
+    found = score_block(joined, both(prediction, more), (1, 0), season)
+    assert found.of_target(0, 2) == score_block(batch, prediction, 1, season)
+    assert found.of_target(1, 2) == score_block(
+        replace(other, past=batch.past, past_observed=batch.past_observed), more, 0, season
+    )
+    error = np.where(observed, both(prediction, more) - target, 0).reshape(ROWS, H, 2)
+    counts = observed.reshape(ROWS, H, 2)
+    assert found.masked_mse(found.model) == pytest.approx((error**2).mean(), rel=1e-14)
+    steps = found.by_step(found.model, 2)
+    assert [step["step"] for step in steps] == [1, 2, 3, 4]
+    for name, values in {
+        "observed": counts.sum(axis=(0, 2)),
+        "masked_mse": (error**2).mean(axis=(0, 2)),
+        "observed_mse": (error**2).sum(axis=(0, 2)) / counts.sum(axis=(0, 2)),
+        "mae": abs(error).sum(axis=(0, 2)) / counts.sum(axis=(0, 2)),
+        "bias": error.sum(axis=(0, 2)) / counts.sum(axis=(0, 2)),
+    }.items():
+        assert [step[name] for step in steps] == pytest.approx(values.tolist(), rel=1e-14)

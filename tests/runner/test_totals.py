@@ -58,7 +58,7 @@ def test_a_seasonal_sum_that_covers_only_some_of_the_windows_is_dropped():
 
 def test_the_two_means_have_their_own_denominators():
     found = score(10, (4, 0, 6), (8.0, 0.0, 12.0))
-    assert found.horizon == 3
+    assert found.cells == 3
     assert found.masked_mse(found.model) == 20 / (10 * 3)
     assert found.observed_mse(found.model) == 20 / 10
     assert found.masked_mse(found.last) == 23 / (10 * 3)

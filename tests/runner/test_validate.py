@@ -237,3 +237,40 @@ def test_a_null_flag_rejects_its_row_in_every_type(kind):
     batch = pa.RecordBatch.from_pydict({**columns, "mask": pa.array([good, bad], kind)})
     layout = Layout({role: role for role in (*ALWAYS, "mask")}, (), ())
     assert reasons(validate(batch, layout, SIZES, flags_past=True, teacher=False)) == ["", "mask_not_binary"]
+
+
+SEVERAL = Sizes(context=3, horizon=2, past=2, future=0, targets=3)
+TARGET = [[1.0, 2.0, 3.0], [4.0, NAN, 6.0]]
+FLAGS = pa.list_(pa.uint8())
+
+
+def several(mask, kind, target=TARGET, target_kind=TYPES["past"]):
+    columns = {"past": ([ROW["past"]], TYPES["past"]), "target": ([target], target_kind), "mask": ([mask], kind)}
+    batch = pa.RecordBatch.from_pydict({role: pa.array(*given) for role, given in columns.items()})
+    layout = Layout({role: role for role in columns}, (), ())
+    return validate(batch, layout, SEVERAL, flags_past=False, teacher=True)
+
+
+@pytest.mark.parametrize(
+    ("mask", "kind"),
+    [
+        ([[0, 0, 0], [1, 1, 1]], pa.list_(FLAGS)),
+        ([0, 0, 0, 1, 1, 1], FLAGS),
+        ([0, 0, 0, 1, 1, 1], pa.list_(pa.uint8(), 6)),
+        ([0, 1], FLAGS),
+        ([0, 1], pa.list_(pa.uint8(), 2)),
+    ],
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_several_targets_lie_step_by_step_and_a_mask_may_be_one_for_all(mask, kind, flat):
+    given = ([1.0, 2.0, 3.0, 4.0, NAN, 6.0], F64) if flat else (TARGET, TYPES["past"])
+    windows = several(mask, kind, *given)
+    assert reasons(windows) == [""]
+    assert windows.target.tolist() == [[1, 2, 3, 0, 0, 0]]
+    assert windows.observed.tolist() == [[True, True, True, False, False, False]]
+
+
+def test_a_mask_of_neither_length_is_a_reject_and_a_missing_number_is_excluded_for_its_target_alone():
+    assert reasons(several([0, 1, 0], FLAGS)) == ["mask_shape"]
+    assert reasons(several([0, None], FLAGS)) == ["mask_not_binary"]
+    assert several([0, 0], FLAGS).observed.tolist() == [[True, True, True, True, False, True]]

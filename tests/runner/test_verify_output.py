@@ -99,7 +99,7 @@ def test_nobody_scores_while_somebody_looks_and_nobody_looks_while_somebody_scor
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with (out / ".lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(BusyError, match="a run is writing"), undisturbed(OutputFolder(out)):
+        with pytest.raises(BusyError, match="run is writing"), undisturbed(OutputFolder(out)):
             pass
     with undisturbed(OutputFolder(tmp_path)):  # where no run has ever been
         pass

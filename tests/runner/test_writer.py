@@ -9,7 +9,7 @@ import pytest
 
 from runner.batch import REASONS, reason_code
 from runner.dataset import open_dataset
-from runner.parts import FOOTER_KEY, LEDGER_DIGEST_KEY, PART_DIGEST_KEY, Part, Unit, decode_footer
+from runner.parts import FOOTER_KEY, LEDGER_DIGEST_KEY, PART_DIGEST_KEY, Maker, Part, Unit, decode_footer
 from runner.reader import BlockSize, read_blocks
 from runner.schema import Layout
 from runner.stop import Stop
@@ -18,9 +18,9 @@ from runner.writer import BLOCKS_PER_ROW_GROUP, copied_schema, open_part
 
 ROWS, H, BLOCK = 90, 4, 7
 BUNDLE_ID = "ab" * 32
-PART = Part(
-    Unit("a.parquet", None, ROWS, 1, "cd" * 32), BUNDLE_ID, "ef" * 32, "free-running", "cpu", "0", ROWS, {}, None
-)
+MAKER = Maker("y", 1.0, H, None, "fp32", 0.5, 0.625)
+UNIT = Unit("a.parquet", None, ROWS, 1, "cd" * 32)
+PART = Part(UNIT, BUNDLE_ID, "ef" * 32, "free-running", "cpu", "0", MAKER, {}, ROWS, {}, None)
 
 
 def make_table(rows=ROWS):

@@ -36,6 +36,7 @@ class Case:
         first: the output before; None = there is none.
         expected: the files that are left in the end, but for the report.
         findings: the report, but for what may differ.
+        only: the partition that the job is limited to.
     """
 
     bundle: Path
@@ -43,11 +44,12 @@ class Case:
     first: Path | None
     expected: Contents
     findings: dict[str, Any]
+    only: tuple[str, ...] = ()
 
     def run(self, out: Path) -> Report | FreerunError:
         """Score into `out`; an error of ours is returned like a report."""
         try:
-            return run_job(Job(self.bundle, str(self.data), out), Stop(), lambda *_: None)
+            return run_job(Job(self.bundle, str(self.data), out, only=self.only), Stop(), lambda *_: None)
         except FreerunError as error:
             return error
 
@@ -57,12 +59,12 @@ class Case:
         return out
 
 
-def make_case(bundle: Path, data: Path, first: Path | None, folder: Path) -> Case:
+def make_case(bundle: Path, data: Path, first: Path | None, folder: Path, only: tuple[str, ...] = ()) -> Case:
     """Run the job undisturbed, and keep what it makes."""
-    blank = Case(bundle, data, first, {}, {})
+    blank = Case(bundle, data, first, {}, {}, only)
     report = blank.run(blank.fresh(folder))
     assert isinstance(report, Report), report
-    return Case(bundle, data, first, left(folder), findings(report))
+    return Case(bundle, data, first, left(folder), findings(report), only)
 
 
 def left(out: Path) -> Contents:
@@ -87,6 +89,10 @@ def visible_problems(case: Case, out: Path) -> Iterator[str]:
             yield f"torn: {name} of {len(content)} bytes"
     if (out / SUCCESS_FILE).exists() and parts not in (whole, before):
         yield "_SUCCESS before all parts were there"
+    for marker in out.rglob(f"*/{SUCCESS_FILE}"):
+        names = [name for name in whole.keys() | before.keys() if marker.parent in (out / name).parents]
+        if not any(all(parts.get(name) == state.get(name) for name in names) for state in (whole, before)):
+            yield f"{marker.relative_to(out)} before all of its parts were there"
 
 
 def parts_of(files: Contents) -> Contents:
@@ -96,8 +102,8 @@ def parts_of(files: Contents) -> Contents:
 def resumed_problems(case: Case, out: Path) -> Iterator[str]:
     """Run the same command again; yield where the outcome is not an undisturbed run's."""
     settled = left(out) == case.expected
-    if settled and (out / REPORT_FILE).exists():
-        told = Report.model_validate_json((out / REPORT_FILE).read_bytes())
+    if settled and (report_file := out.joinpath(*case.only, REPORT_FILE)).exists():
+        told = Report.model_validate_json(report_file.read_bytes())
         if told.exit_code == 0 and findings(told) != case.findings:
             yield "nothing was left to do, but the report did not tell the whole truth"
     report = case.run(out)

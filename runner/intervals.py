@@ -45,6 +45,19 @@ def add_up(values: F64, blocks: Index) -> F64:
     return sums
 
 
+def added(sums: F64, blocks: Index, values: F64) -> F64:
+    """Return sums by block with more rows added to them, in row order; longer where new blocks begin.
+
+    Args:
+        sums: so far [blocks].
+        blocks: block number of each row [N].
+        values: one of each row [N].
+    """
+    found = np.bincount(blocks, values, len(sums)).astype(np.float64)
+    found[: len(sums)] += sums
+    return np.asarray(found)
+
+
 def resampled(sums: F64, weights: F64, draws: int = DRAWS, seed: int = 0) -> F64:
     """Draw blocks with replacement, the same ones for every term, and divide.
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from runner.gap.intervals import (
+from runner.intervals import (
     FEWEST_BLOCKS,
     add_up,
     block_at,

@@ -1,0 +1,1 @@
+"""Forecasts as they were issued, held against what came true."""
