@@ -30,7 +30,7 @@ class LinearBase:
     def __call__(self, context: Context) -> Any:
         from keras import ops
 
-        inputs = context.layer_input() * context.unit
+        inputs = context.features * context.unit
         inputs = replaced(inputs, self.feature, (context.raw - context.last) * context.flags)
         return context.last + self.layer(ops.reshape(inputs, (-1, inputs.shape[1] * inputs.shape[2])))
 

@@ -38,7 +38,7 @@ class Encoder:
 
     def __call__(self, past: Any, observed: Any = None) -> Encoded:
         context = self.scaling.context(past, observed)
-        x, memory = context.layer_input(), dict(context.memory)
+        x, memory = context.features, dict(context.memory)
         states: dict[str, Any] = {}
         for layer in self.layers:
             x, found = layer(x)

@@ -17,10 +17,10 @@ class Context:
     """The inputs of an encoder, symbolic or not, as its parts read them.
 
     Attributes:
-        features: scaled, a missing step as it came [B, C, F].
+        features: what the layers read: scaled, and where the data has flags, zeros for a missing step and the flags
+            as one more feature [B, C, F or F + 1].
         raw: the target's past as it came [B, C].
-        flags: 1 = observed [B, C].
-        flagged: the data says so; else all of them are.
+        flags: 1 = observed [B, C]; ones where the data has none.
         last: the last observed target, exactly as it came [B, 1].
         unit: raw units of the target in one of its feature's; a number, or [B, 1, 1].
         memory: the window's own location and scale in raw units [B, 1]; empty where it has none.
@@ -29,17 +29,9 @@ class Context:
     features: Any
     raw: Any
     flags: Any
-    flagged: bool
     last: Any
     unit: Any
     memory: dict[str, Any]
-
-    def layer_input(self) -> Any:
-        """Return what the first layer reads: zeros where a step is missing, and the flags as one more feature."""
-        from keras import ops
-
-        flags = self.flags[:, :, None]
-        return ops.concatenate([self.features * flags, flags], axis=-1) if self.flagged else self.features
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +56,10 @@ class GraphScaling:
         raw = past[:, :, self.feature]
         last = _last(raw, flags)
         own = {"location": last, "scale": self._deviation(raw, flags, last)} if self._by_window else {}
-        return Context(
-            features=self._past(past, own), raw=raw, flags=flags, flagged=observed is not None, last=last,
-            unit=self._unit(own), memory=own,
-        )  # fmt: skip
+        features = self._past(past, own)
+        if observed is not None:
+            features = ops.concatenate([features * flags[:, :, None], flags[:, :, None]], axis=-1)
+        return Context(features, raw, flags, last, self._unit(own), own)
 
     def start(self, context: Context) -> Any:
         """Return the decoder's first input in raw units [B, 1]."""

@@ -22,8 +22,10 @@ from export.pipeline import start_tensorflow
 from export.quantize import certified_int8
 from export.training import evaluate, free_running, teacher_forced, train
 from export.windows import trainable
+from runner.audit import audit_graph, fused_signature
 
-SEASON = 24
+SEASON = 7
+"""No part of the context, and shorter than the horizon."""
 CELLS, ENCODERS, ATTENTIONS = ("lstm", "gru"), ("forward", "bidirectional"), ("none", "luong", "bahdanau")
 KINDS = [
     {"cell": cell, "encoder": encoder, "attention": attention}
@@ -81,6 +83,7 @@ def test_the_graphs_do_what_keras_does_without_a_loop_and_in_int8_too(kind, cert
     assert 0 < found.largest < 1e-5
     operators = [node.op_type for graph in (pair.encoder, pair.decoder_step, graphs.fused) for node in nodes(graph)]
     assert not {"Loop", "Scan", "If"} & set(operators)
+    audit_graph(graphs.fused, "fused", fused_signature(manifest, manifest.fused_tensors()))
     assert operators.count(config.cell.upper()) >= 2 * len(config.layers)
     assert ("memory" in models.memory) == (config.attention != "none")
     assert manifest.states[-1].step_input == (BASE if config.base != "none" else names(config)[-1])
