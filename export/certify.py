@@ -268,7 +268,8 @@ def _inner_differences(candidate: Candidate, batch: WindowBatch) -> tuple[dict[s
         feeds["future_known"] = np.ascontiguousarray(batch.future_known[:, -1:])
     feeds |= {name: encoded[name] for name in (*models.states, *models.memory)}
     returned = dict(zip(models.step_roles, models.step.predict_on_batch(list(feeds.values())), strict=True))
-    units: dict[str, float | F64] = dict.fromkeys((*models.memory, BASE, f"{BASE}_next"), max(manifest.scales))
+    raw = ("location", "scale", BASE, f"{BASE}_next")
+    units: dict[str, float | F64] = dict.fromkeys(raw, max(manifest.scales))
     units |= dict.fromkeys(("previous_0", "prediction"), np.array(manifest.scales))
     return (
         _by_name(encoder(encoder_feeds(manifest, batch)), encoded, units),

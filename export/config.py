@@ -19,6 +19,10 @@ _Several = BeforeValidator(lambda given: tuple(given) if isinstance(given, list)
 Start = float | tuple[float, ...] | Literal["last"]
 """The decoder's first input: a constant for all targets, one for each, or the last observed targets."""
 Scaling = Literal["none", "standard", "window"]
+Cell = Literal["lstm", "gru"]
+Direction = Literal["forward", "bidirectional"]
+Attention = Literal["none", "luong", "bahdanau"]
+Base = Literal["none", "linear", "seasonal"]
 Strategy = Literal["teacher-forcing", "scheduled-sampling", "free-running", "curriculum", "auto"]
 
 
@@ -52,12 +56,17 @@ class TrainConfig(BundleConfig):
     """All that can be chosen of a training.
 
     Attributes:
-        units: LSTM units, or a list with one entry a layer (1 to 3 layers).
+        units: of a recurrent layer, or a list with one entry a layer (1 to 3 layers), of the encoder and the decoder.
+        cell: of all recurrent layers.
+        encoder: reads the context forward, or both ways; dense layers then bring its states to the decoder's units.
+        attention: how the decoder's outputs are held against the encoder's: not at all; by products (luong); by a
+            layer of their sum (bahdanau).
         patience: epochs without a better free-running loss before training stops.
         scaling: none; standard (location and scale of the training data); window (the target by its own context's
             last value and deviation, everything else standard). Always inside the graphs.
         base: what the network's output is added to: nothing; linear (a ridge regression on the context, fitted before
-            training, that training starts from and leaves as it is).
+            training, that training starts from and leaves as it is); seasonal (the value one season before, which needs
+            season_length).
         strategy: who feeds the decoder while it is trained: the teacher; at each step the teacher or the model's own
             last prediction, drawn by lot with ever fewer teachers (scheduled-sampling); the model alone (free-running);
             the model for ever longer stretches (curriculum); or what proves better than more teacher forcing (auto).
@@ -69,13 +78,16 @@ class TrainConfig(BundleConfig):
     start: float | Literal["last"] = -1.0  # one target, so one number
     target_feature: int | str = 0
     units: Annotated[int | list[int], _Numbers] = 64
+    cell: Cell = "lstm"
+    encoder: Direction = "forward"
+    attention: Attention = "none"
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=256, ge=1)
     learning_rate: float = Field(default=0.004, gt=0)
     patience: int = Field(default=5, ge=1)
     seed: int = Field(default=0, ge=0)
     scaling: Scaling = "standard"
-    base: Literal["none", "linear"] = "none"
+    base: Base = "none"
     strategy: Strategy = "teacher-forcing"
     sampling_decay: Literal["inverse-sigmoid", "linear"] = "inverse-sigmoid"
     input_noise: float = Field(default=0.0, ge=0)
@@ -100,6 +112,9 @@ def load_config(path: Path | None, settings: tuple[str, ...]) -> TrainConfig:
     config = _loaded(TrainConfig, path, settings)
     if not 1 <= len(config.layers) <= LARGEST_DEPTH or min(config.layers) < 1:
         raise UsageError(explain("units do not fit", got=config.units, expected="1 to 3 layers of at least 1 unit"))
+    if config.base == "seasonal" and config.season_length is None:
+        remedy = "season_length=24, say, for a day of hours"
+        raise UsageError(explain("base=seasonal does not know how long a season is", got="none", remedy=remedy))
     if config.strategy == "free-running" and config.input_noise:
         what = "input_noise has nothing to act on: free-running training has no teacher's inputs"
         raise UsageError(explain(what, got=config.input_noise, remedy="input_noise=0, or another strategy"))

@@ -74,7 +74,7 @@ def train_bundle(
         say(f"resuming after epoch {len(work.history)} of {config.epochs} ({work.folder})")
     start_tensorflow(config.seed)
     models = build(config, windows.sizes, statistics, feature, flagged=windows.flagged)
-    if config.base != "none":
+    if config.base == "linear":
         base = fit_base(models, windows, valid)
         say(f"{config.base} base: masked MSE {base.masked_mse:.5f} on VALID, ridge penalty {base.penalty:.2g}")
     trained, choice = train_as_asked(models, (windows, valid), statistics, config, feature, work, callbacks, say)

@@ -91,8 +91,12 @@ def test_what_the_mask_excludes_changes_nothing(build_models, train_windows, val
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"strategy": "scheduled-sampling", "input_noise": 0.1}, {"strategy": "curriculum"}],
-    ids=["teacher-forcing", "scheduled-sampling", "curriculum"],
+    [
+        {},
+        {"strategy": "scheduled-sampling", "input_noise": 0.1},
+        {"strategy": "curriculum", "cell": "gru", "encoder": "bidirectional", "attention": "bahdanau"},
+    ],
+    ids=["teacher-forcing", "scheduled-sampling", "curriculum, another kind"],
 )
 def test_the_same_seed_gives_the_same_losses_killed_and_resumed_or_not(
     build_models, train_windows, valid_windows, statistics, tmp_path, settings
