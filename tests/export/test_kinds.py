@@ -142,7 +142,7 @@ def test_the_saved_model_is_taken_apart_again_as_explain_gap_and_doctor_do(kind,
     np.testing.assert_allclose(free_running(again, batch), free_running(models, batch), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", ALL, ids=name_of)
+@pytest.mark.parametrize("settings", ALL[::3], ids=name_of)
 def test_a_short_training_that_feeds_the_model_itself_lowers_the_loss(
     settings, build_models, train_windows, valid_windows, statistics, tmp_path
 ):
