@@ -1,11 +1,11 @@
 """Windows a second of every kind of model that `freerun-export convert` takes, beside Keras, in one run.
 
-    python benchmarks/converted_speed.py
+    python benchmarks/converted_speed.py [KIND ...]
 
 Builds each kind at a realistic size with drawn weights, converts it, and lets two take turns: Keras' `predict`
 of the unrolled inference model (the model's own layers, called once a step), at the best of some batch sizes; and the
 runner's loop as `freerun score` runs it, which has to make the same forecasts. From memory to memory, no Parquet.
-Writes the table into docs/convert.md.
+Writes the table into docs/convert.md; of kinds that are named it only prints the rows.
 """
 
 import os
@@ -36,11 +36,12 @@ PACKAGES = ("keras", "tensorflow", "onnxruntime")
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A model file, the bundle that was made of it, and a file with windows [N, C, F]."""
+    """A model file, the bundle that was made of it, a file with windows [N, C, F], and how many targets it has."""
 
     model: Path
     bundle: Path
     windows: Path
+    targets: int
 
 
 def keras_predict(kind: Kind) -> Racer:
@@ -67,11 +68,12 @@ def unrolled(kind: Kind) -> Any:
     import keras  # noqa: PLC0415, TID251
 
     features = np.load(kind.windows, mmap_mode="r").shape[2]
-    models = dissect(open_model(kind.model, trust=True), -1.0, 0, Sizes(CONTEXT, HORIZON, features, 0))
+    sizes, feature = Sizes(CONTEXT, HORIZON, features, 0, kind.targets), tuple(range(kind.targets))
+    models = dissect(open_model(kind.model, trust=True), -1.0, feature, sizes)
     past = keras.Input((CONTEXT, features))
     previous, *rest = models.encoder(past)
     states, memory, steps = rest[: len(models.states)], rest[len(models.states) :], []
-    previous = keras.ops.expand_dims(previous, 2)
+    previous = keras.ops.expand_dims(previous, 1)
     for _ in range(HORIZON):
         previous, *states = models.step([previous, *states, *memory])
         steps.append(previous)
@@ -125,30 +127,54 @@ def about() -> str:
     )
 
 
-def main() -> None:
-    """Convert and measure each kind, and rewrite the table."""
-    sys.path.insert(0, str(ROOT / "tests" / "export"))
+def race(work: Path, name: str, build: Any, drawn: tuple[Any, Any], targets: int) -> str:
+    """Convert a kind of model, and return its row.
+
+    Args:
+        work: a folder for its files.
+        name: of the kind.
+        build: makes its Keras model.
+        drawn: windows to certify on, and to forecast.
+        targets: how many it has.
+    """
     import teams  # noqa: PLC0415  (the models that the tests convert too)
     from export.config import load_bundle_config  # noqa: PLC0415
     from export.convert import Source, convert_model  # noqa: PLC0415
     from export.pipeline import start_tensorflow  # noqa: PLC0415
 
+    work.mkdir()
+    start_tensorflow(SEED)
+    kind = Kind(work / "model.keras", work / "bundle", work / "windows.npy", targets)
+    np.save(kind.windows, drawn[1].past)
+    build().save(kind.model)
+    source = Source(kind.model, str(teams.write(work / "valid.parquet", drawn[0])))
+    config = load_bundle_config(None, ("target_feature=" + ",".join(map(str, range(targets))),))
+    convert_model(source, kind.bundle, config, lambda _line: None, trust=True)
+    both = [("keras", keras_predict), ("runner", runner_loop)]
+    found = compare([Contestant(key, key, make, kind) for key, make in both], ROUNDS, work, lambda _line: None)
+    return row(name, found, drawn[1].target.std())
+
+
+def main() -> None:
+    """Convert and measure each kind, and rewrite the table."""
+    sys.path.insert(0, str(ROOT / "tests" / "export"))
+    import teams  # noqa: PLC0415  (the models that the tests convert too)
+
     teams.CONTEXT, teams.HORIZON, teams.UNITS = CONTEXT, HORIZON, UNITS
-    work = Path(tempfile.mkdtemp(prefix="converted-"))
-    valid = teams.write(work / "valid.parquet", teams.draw())
-    drawn = teams.draw(1, WINDOWS)
-    np.save(work / "windows.npy", drawn.past)
+    work, asked = Path(tempfile.mkdtemp(prefix="converted-")), sys.argv[1:]
+    kinds = [(name, build, (teams.draw(), teams.draw(1, WINDOWS)), 1) for name, build in teams.MODELS.items()]
+    for name, (targets, scales) in teams.SEVERAL.items():
+        drawn = tuple(
+            teams.draw_several(targets, max(scales, default=1.0), count) for count in (teams.WINDOWS, WINDOWS)
+        )
+        kinds.append((name, lambda name=name: teams.build_several(name)[0], drawn, targets))
     table = "| model | Keras, windows a second | its best batch | freerun | ratio |\n|---|---|---|---|---|\n"
-    for index, (name, build) in enumerate(teams.MODELS.items()):
-        start_tensorflow(SEED)
-        kind = Kind(work / f"{index}.keras", work / f"{index}", work / "windows.npy")
-        build().save(kind.model)
-        source = Source(kind.model, str(valid))
-        convert_model(source, kind.bundle, load_bundle_config(None, ()), lambda _line: None, trust=True)
-        both = [("keras", keras_predict), ("runner", runner_loop)]
-        found = compare([Contestant(key, key, make, kind) for key, make in both], ROUNDS, work, lambda _line: None)
-        table += row(name, found, drawn.target.std())
-        print(table.splitlines()[-1], flush=True)
+    for index, (name, build, drawn, targets) in enumerate(kinds):
+        if not asked or name in asked:
+            table += race(work / f"{index}", name, build, drawn, targets)
+            print(table.splitlines()[-1], flush=True)
+    if asked:
+        return
     before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(before + BEGIN + about() + table + END + rest.partition(END)[2])
 

@@ -48,9 +48,9 @@ def draw(seed: int = 0, count: int = WINDOWS) -> Windows:
     return Windows(past, series[:, CONTEXT:], rng.random((count, HORIZON)) < 1 / 6)
 
 
-def draw_several(targets: int, scale: float = 1.0) -> Windows:
+def draw_several(targets: int, scale: float = 1.0, count: int = WINDOWS) -> Windows:
     """Draw windows with so many targets [N, H, M] that are past features, the last of them times `scale`."""
-    drawn = [draw(seed) for seed in range(targets)]
+    drawn = [draw(seed, count) for seed in range(targets)]
     target = np.stack([windows.target for windows in drawn], axis=2)
     past = np.stack([windows.past[:, :, 0] for windows in drawn], axis=2)
     past[:, :, -1] *= scale
