@@ -139,14 +139,20 @@ def summarize(parts: Iterable[Part], targets: Sequence[str] = ("",)) -> Summary:
         rejects.update(part.rejects)
         if part.score:
             total = part.score if total is None else total + part.score
-    scored, rejected = sum(part.scored for part in parts), sum(rejects.values())
     return Summary(
         parts=len(parts),
-        rows=Rows(read=scored + rejected, scored=scored, rejected=rejected),
+        rows=rows_of(parts),
         rejects=dict(sorted(rejects.items())),
         **scores_of(total, len(targets)),
         per_target=_per_target(total, targets) if total and len(targets) > 1 else {},
     )
+
+
+def rows_of(parts: Iterable[Part]) -> Rows:
+    """Count the rows of parts, of whatever bundles."""
+    counts = [(part.scored, sum(part.rejects.values())) for part in parts]
+    scored, rejected = sum(count for count, _ in counts), sum(count for _, count in counts)
+    return Rows(read=scored + rejected, scored=scored, rejected=rejected)
 
 
 def judge(this_run: Summary, max_reject_rate: float, max_masked_mse: float | None) -> tuple[ExitCode, str | None]:

@@ -17,7 +17,7 @@ from runner.dataset import READ_ERRORS, first_line
 from runner.manifest import problems as validation_problems
 from runner.parts import BLANK, FOOTER_END, PART_DIGEST_KEY, Part, decode_footer, digest_offset, footer_size
 from runner.plan import LEDGER_FILE, cut, remembered
-from runner.report import REPORT_FILE, SUCCESS_FILE, Report, Rows, summarize
+from runner.report import REPORT_FILE, SUCCESS_FILE, Report, Rows, rows_of, summarize
 from runner.stop import Stop
 from runner.storage import OutputFolder
 
@@ -65,7 +65,7 @@ def verify_output(out: OutputFolder, stop: Stop) -> Findings:
     dead = len(out.unfinished())
     notes += [f"{dead} unfinished files of a run that died; the next run removes them"] if dead else []
     complete = any(out.read(str(folder / SUCCESS_FILE)) is not None for folder in (*out.above(), out.within))
-    return Findings(len(parts), summarize(parts.values()).rows, complete, tuple(problems), tuple(notes))
+    return Findings(len(parts), rows_of(parts.values()), complete, tuple(problems), tuple(notes))
 
 
 def _check_part(out: OutputFolder, name: str, stop: Stop) -> tuple[Part | None, list[str]]:

@@ -2,13 +2,17 @@
 
 import fcntl
 import json
+from dataclasses import replace
 
 import pytest
 
 from runner.errors import BusyError
 from runner.lock import undisturbed
+from runner.plan import read_parts
+from runner.report import rows_of, summarize
 from runner.stop import Stop
 from runner.storage import OutputFolder
+from runner.totals import ErrorSums, Score
 from runner.verify_output import verify_output
 
 
@@ -50,6 +54,14 @@ def test_history_and_orphans_are_no_problem_and_in_no_total(tiny, dataset, out, 
     assert (report.history, report.orphans, report.total.rows.read) == (2, 1, 20)
     found = look(out)
     assert (found.parts, found.rows.read, found.problems) == (4, 261, ())
+
+
+def test_rows_are_counted_over_bundles_whose_scores_cannot_be_added(out):
+    parts = list(read_parts(OutputFolder(out)).values())
+    other = replace(parts[0], score=Score(1, (1,), *[ErrorSums((1.0,), (1.0,), (1.0,))] * 2, None))
+    assert rows_of([*parts, other]).read == 241 + other.unit.rows
+    with pytest.raises(ValueError, match="zip"):
+        summarize([*parts, other])
 
 
 def test_a_run_that_failed_or_was_stopped_is_noted_and_its_report_not_held_against_anything(
