@@ -36,7 +36,8 @@ class Decoder:
             Predictions in raw units [B, T, 1], and the states after the last step.
         """
         now = states[BASE][:, : previous.shape[1], None] if BASE in states else None
-        y = self._input(previous, future, now, memory)
+        units = self.scaling.units(memory)
+        y = self._input(previous, future, now, units)
         following: dict[str, Any] = {}
         for layer, names in zip(self.layers, self.names, strict=True):
             y, *after = (one_step if cells else all_steps)(layer, y, [states[name] for name in names])
@@ -45,13 +46,13 @@ class Decoder:
             y = self.attention(y, memory[MEMORY])
         if now is not None:
             following[BASE] = turned(states[BASE])
-        return self.scaling.raw(self.dense(y), now, memory), following
+        return self.scaling.raw(self.dense(y), now, units), following
 
-    def _input(self, previous: Any, future: Any, now: Any, memory: dict[str, Any]) -> Any:
+    def _input(self, previous: Any, future: Any, now: Any, units: tuple[Any, Any]) -> Any:
         """Return what the first layer reads: the previous value, the covariates and the base, all scaled."""
         from keras import ops
 
-        x = [self.scaling.target(previous, memory)]
+        x = [self.scaling.target(previous, units)]
         x += [] if future is None else [self.scaling.future(future)]
-        x += [] if now is None else [self.scaling.target(now, memory)]
+        x += [] if now is None else [self.scaling.target(now, units)]
         return x[0] if len(x) == 1 else ops.concatenate(x, axis=-1)

@@ -69,19 +69,19 @@ class GraphScaling:
             return context.last
         return ops.zeros_like(context.raw[:, :1]) + float(self.config.start)
 
-    def target(self, raw: Any, memory: dict[str, Any]) -> Any:
+    def target(self, raw: Any, units: tuple[Any, Any]) -> Any:
         """Scale values of the target [B, T, 1]."""
-        return self._scaled(raw, *self._of_target(memory))
+        return self._scaled(raw, *units)
 
     def future(self, known: Any) -> Any:
         """Scale known covariates [B, T, K]."""
         found = self.statistics
         return self._scaled(known, np.float32(found.future_location), np.float32(found.future_scale))
 
-    def raw(self, y: Any, base: Any, memory: dict[str, Any]) -> Any:
+    def raw(self, y: Any, base: Any, units: tuple[Any, Any]) -> Any:
         """Bring the network's output [B, T, 1] to raw units: a deviation from the base, if there is one."""
         if self.config.scaling != "none":
-            location, scale = self._of_target(memory)
+            location, scale = units
             y = y * scale + (location if base is None else 0)
         return y if base is None else y + base
 
@@ -89,7 +89,8 @@ class GraphScaling:
     def _by_window(self) -> bool:
         return self.config.scaling == "window"
 
-    def _of_target(self, memory: dict[str, Any]) -> tuple[Any, Any]:
+    def units(self, memory: dict[str, Any]) -> tuple[Any, Any]:
+        """Return the target's location and scale for one decoder: of the window [B, 1, 1], or of the training data."""
         if self._by_window:
             return memory["location"][:, :, None], memory["scale"][:, :, None]
         return self.statistics.target_location, self.statistics.target_scale
