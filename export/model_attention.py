@@ -1,12 +1,13 @@
 """Attention over the encoder's outputs, which cross to the decoder as `memory`."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 MEMORY = "memory"
 """The encoder's outputs, as wide as the decoder [B, C, U]."""
 
 
-class Attention:
+class Attention(ABC):
     """Looks up the encoder's outputs by the decoder's, and mixes what it finds into these.
 
     The encoder's outputs are projected once; the projection is keys and values of every step. What a score is, is all
@@ -29,9 +30,9 @@ class Attention:
 
         return self.combine(ops.concatenate([y, self.found(y, memory)], axis=-1))
 
+    @abstractmethod
     def found(self, y: Any, memory: Any) -> Any:
         """Return the memory's mean for each step [B, T, U], weighted by the scores."""
-        raise NotImplementedError
 
 
 class Luong(Attention):
@@ -61,7 +62,7 @@ class Bahdanau(Attention):
         return self.scores([self.query(y), memory])
 
 
-ATTENTIONS = {"luong": Luong, "bahdanau": Bahdanau}
+ATTENTIONS: dict[str, type[Luong | Bahdanau]] = {"luong": Luong, "bahdanau": Bahdanau}
 """By their name in the config."""
 
 

@@ -32,7 +32,7 @@ class Taken:
         models: around its layers.
         config: with the decoder's first input.
         again: what the model of the file itself makes of windows, and of the step by step forecast of them as decoder's
-            input [B, H]: a training model is fed that, an inference model forecasts for itself. Must be that forecast.
+            input [B, H * M]: a training model is fed that, an inference model forecasts for itself. It must come out.
     """
 
     kind: Kind
@@ -46,9 +46,9 @@ def take_training(model: Any, sizes: Sizes, config: BundleConfig, feature: Featu
 
     Args:
         model: a Functional Keras model with encoder's and decoder's inputs.
-        sizes: C, H, F and K.
+        sizes: C, H, F, K and M.
         config: with the start value in the units that the model is fed.
-        feature: index of the target among the past features.
+        feature: index of the target among the past features; of several targets one for each.
         scaler: how the data was scaled outside the model.
 
     Raises:
@@ -58,7 +58,6 @@ def take_training(model: Any, sizes: Sizes, config: BundleConfig, feature: Featu
     config = in_raw_start(config, scaler)
     models = dissect(raw, config.start, feature, sizes)
     refuse_unwritten(models.training)
-
     return Taken("training", models, config, partial(at_once, models.training))
 
 

@@ -22,7 +22,7 @@ def _names(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str
 @click.argument("out", type=PLACE)
 @option("--actuals", required=True, metavar="DATASET", help="What came true, as far as it is known by now.")
 @option(
-    "--on", required=True, callback=_names, metavar="COLUMN[,COLUMN]", help="Keys: unique_id,ds for long forecasts."
+    "--on", required=True, callback=_names, metavar="COLUMN[,COLUMN]", help="Key columns that OUT and the actuals have."
 )
 @option("--max-ratio", type=click.FloatRange(0), callback=finite, help="Live over certified loss; more is exit 15.")
 @option(

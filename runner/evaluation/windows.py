@@ -183,7 +183,11 @@ def _predictions(column: pa.Array, issued: IssuedPart) -> F64:
     """Return the forecasts, NaN where there is none [rows * H]."""
     horizon = issued.part.maker.horizon
     if read_cells(column, (horizon,)).misfit.any():
-        raise InputError(explain(f"{issued.name} holds forecasts of other lengths than its horizon", expected=horizon))
+        what, remedy = (
+            f"{issued.name} holds forecasts of other lengths than its horizon",
+            "give OUT of one target alone",
+        )
+        raise InputError(explain(what, expected=horizon, remedy=remedy))
     return _numbers(column, horizon)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from contexts import without_targets
 from keras import layers
 
 from export.anatomy import dissect
@@ -17,7 +18,6 @@ from export.keras_machine import machine_of_keras
 from export.model_file import LARGEST_CONFIG, open_model, refuse_untrusted
 from export.training import free_running
 from export.windows import trainable
-from runner.batch import WindowBatch
 from runner.errors import CertificationError, InputError, UsageError
 from runner.gap.machine import unroll
 from runner.schema import Sizes
@@ -27,16 +27,9 @@ CONTEXT, HORIZON, FEATURES = 7, 5, 2
 
 def windows(count, future=0, context=CONTEXT, horizon=HORIZON):
     rng = np.random.default_rng(1)
-    return WindowBatch(
-        past=rng.normal(size=(count, context, FEATURES)).astype(np.float32),
-        past_observed=None,
-        future_known=rng.normal(size=(count, horizon, future)).astype(np.float32) if future else None,
-        target=None,
-        observed=None,
-        decoder_input=None,
-        has_target=np.zeros(count, bool),
-        reasons=np.zeros(count, np.uint8),
-    )
+    past = rng.normal(size=(count, context, FEATURES)).astype(np.float32)
+    known = rng.normal(size=(count, horizon, future)).astype(np.float32) if future else None
+    return without_targets(past, future_known=known)
 
 
 def saved(model, folder, *, trust=False):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from contexts import without_targets
 from keras import layers
 
 from export.anatomy import dissect
@@ -14,7 +15,6 @@ from export.forms import make_form
 from export.graphs import convert, signatures
 from export.keras_machine import machine_of_keras
 from runner.audit import audit_graph, fused_signature
-from runner.batch import WindowBatch
 from runner.decode import decode, decode_fused
 from runner.errors import CertificationError
 from runner.gap.machine import unroll
@@ -25,16 +25,7 @@ CONTEXT, HORIZON, FEATURES, UNITS = 7, 5, 2, 4
 
 def windows(count):
     rng = np.random.default_rng(1)
-    return WindowBatch(
-        past=rng.normal(size=(count, CONTEXT, FEATURES)).astype(np.float32),
-        past_observed=None,
-        future_known=None,
-        target=None,
-        observed=None,
-        decoder_input=None,
-        has_target=np.zeros(count, bool),
-        reasons=np.zeros(count, np.uint8),
-    )
+    return without_targets(rng.normal(size=(count, CONTEXT, FEATURES)).astype(np.float32))
 
 
 def recurrent(kind, units=UNITS, **settings):

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from contexts import without_targets
 
 from export.cli import cli
 from export.config import TrainConfig
@@ -14,7 +15,6 @@ from export.pipeline import start_tensorflow
 from export.release import Unreleased, release
 from export.training import evaluate, free_running, teacher_forced
 from export.windows import trainable
-from runner.batch import WindowBatch
 from runner.cli import cli as freerun
 from runner.schema import Sizes
 from runner.score import naive_seasonal
@@ -38,16 +38,7 @@ def drawn(context, count=200):
     flags = (rng.random((count, context)) < 0.5).astype(np.float32)
     flags[np.arange(count), rng.integers(0, context, count)] = 1
     past = (rng.normal(50, 9, (count, context, 2)) * flags[:, :, None]).astype(np.float32)
-    return WindowBatch(
-        past=past,
-        past_observed=flags,
-        future_known=None,
-        target=None,
-        observed=None,
-        decoder_input=None,
-        has_target=np.zeros(count, bool),
-        reasons=np.zeros(count, np.uint8),
-    )
+    return without_targets(past, flags)
 
 
 @pytest.mark.parametrize(("context", "horizon", "season"), SHAPES)
