@@ -71,6 +71,14 @@ def test_its_own_predictions_are_forecast(name, windows, convert, forecast, tmp_
     assert "step by step" in done.out
 
 
+def test_it_may_begin_with_the_last_value_of_another_feature_that_is_the_target(windows, convert, tmp_path):
+    model = unrolled.unrolled(start=lambda past: past[:, -1:, 1:])
+    done, bundle = convert(model, write(tmp_path / "valid.parquet", windows), "--set", "target_feature=1")
+    assert done.code == 0, done.err
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert (manifest["start"]["kind"], manifest["target"]["feature"]) == ("last", 1)
+
+
 def test_a_training_model_is_none():
     assert not any(is_inference_model(build()) for build in MODELS.values())
     assert not is_inference_model(keras.Sequential([keras.Input((3, 1)), keras.layers.LSTM(2)]))

@@ -1,5 +1,6 @@
 """Two bundles on the same windows: the verdict is what the data prove, and nothing else opens the gate."""
 
+import itertools
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from runner.comparison.compare import Comparison, compare, judge
 from runner.comparison.duel import BlockSums
 from runner.errors import BundleError, DeviceError, InputError, UsageError
 from runner.stop import Stop
+from runner.validate import validate
 
 ROWS = 900
 """Enough for 20 blocks of 2(C + H) = 20 windows, and more than a few."""
@@ -114,16 +116,31 @@ def test_where_some_files_name_no_series_neighbours_are_drawn(bundles, tiny, tmp
     assert (found.windows.blocks_are, found.windows.blocks) == ("neighbours", (ROWS + 50) // 20)
 
 
-def test_rows_that_one_of_them_cannot_forecast_are_in_neither_score(bundles, tiny, tmp_path):
-    demanding = tiny.make_bundle(tmp_path / "demanding", seed=1)
+def test_rows_that_neither_can_forecast_are_in_no_score(bundles, tiny, tmp_path):
     table = table_of(tiny)
     future = np.array(table["future_known"].to_pylist(), np.float32)
     future[:7] = np.nan
     table = table.set_column(table.column_names.index("future_known"), "future_known", tiny.nested(future))
     pq.write_table(table, tmp_path / "a.parquet")
-    found = ask(bundles[0], demanding, tmp_path / "a.parquet")
+    found = ask(*bundles, tmp_path / "a.parquet")
     assert (found.windows.used, found.windows.total) == (ROWS - 7, ROWS)
     assert (found.old.rejected, found.new.rejected) == (7, 7)
+
+
+def test_what_one_of_them_rejects_is_in_neither_score(bundles, data, monkeypatch):
+    calls = itertools.count()
+
+    def each_second_rejects(*given, **settings):
+        batch = validate(*given, **settings)
+        rows = np.arange(len(batch)) < 5
+        return batch.rejecting(rows, "past_not_finite") if next(calls) % 2 else batch
+
+    whole = ask(*bundles, data)
+    monkeypatch.setattr("runner.comparison.source.validate", each_second_rejects)
+    found = ask(*bundles, data)
+    assert (found.old.rejected, found.new.rejected) == (0, 5 * next(calls) // 2)
+    assert found.windows.used == ROWS - found.new.rejected < whole.windows.used
+    assert found.old.masked_mse != whole.old.masked_mse
 
 
 def test_what_differs_between_the_bundles_is_told(bundles, tiny, data, tmp_path):
