@@ -21,7 +21,7 @@ demo: $(INSTALLED)
 # In processes of their own, for the faults fork, and once TensorFlow is in a process it is none to fork from. Two at a time:
 # the exporter's take about as long as all others. Each shows what it found when it is done.
 test: $(INSTALLED)
-	@echo "the tests of the exporter, and beside them the faults and all others: ten minutes or so on two processors"
+	@echo "the tests of the exporter, and beside them the faults and all others: a quarter of an hour or so on two processors"
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-export test-faults test-others
 
 test-export: $(INSTALLED)
