@@ -49,6 +49,14 @@ REASONS = (
     "decoder_input_shape",
     "decoder_input_not_finite",
     "prediction_not_finite",
+    "static_missing",
+    "static_shape",
+    "static_not_finite",
+    "category_unknown",
+    "step_duplicate",
+    "step_unordered",
+    "step_off_grid",
+    "series_too_short",
 )
 """Every reason for a reject; a row's code is an index into this tuple, and the first reason found is the one told."""
 

@@ -10,9 +10,11 @@ from runner.digests import digest
 from runner.errors import BundleError, explain, listing
 from runner.precision import Precision
 
-FORMAT_VERSION = 3
-READABLE_VERSIONS = (1, 2, 3)
+FORMAT_VERSION = 4
+READABLE_VERSIONS = (1, 2, 3, 4)
 SEVERAL_TARGETS_SINCE = 3
+SERIES_SINCE = 4
+"""What belongs to series: the time grid, calendar features and static features."""
 MANIFEST_FILE = "manifest.json"
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")
 FileName = Field(pattern=r"^(int8/)?[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -24,6 +26,10 @@ LONGEST = 1 << 20
 """Steps of a context or a horizon, and the width of a state."""
 MOST_NAMES = 1 << 12
 """Entries of a list."""
+MOST_TEXT = 64
+"""Letters of the name of a time grid."""
+MOST_WORDS = 1 << 14
+"""Entries of a category's vocabulary."""
 MOST_VALUES, MOST_TOLD = 20_000, 50
 """All that stands in a manifest, and the problems that a message names: a megabyte could hold a million of them."""
 LARGEST_WINDOW = 1 << 22
@@ -57,6 +63,29 @@ class Features(Strict):
 
     past: tuple[str, ...] = Field(min_length=1, max_length=MOST_NAMES)
     future_known: tuple[str, ...] = Field(max_length=MOST_NAMES)
+
+
+class Category(Strict):
+    """A static feature that is one of some words: the index of a word is its place among `values`, counted from 1.
+
+    `unknown` says what becomes of any other word: the row is a reject, or it has the reserved index 0.
+    """
+
+    name: str
+    values: tuple[str, ...] = Field(min_length=1, max_length=MOST_WORDS)
+    unknown: Literal["reject", "reserved"] = "reject"
+
+
+class Static(Strict):
+    """What does not change within a series: `static` [B, S] has the numbers, then the index of each category's word."""
+
+    numbers: tuple[str, ...] = Field(default=(), max_length=MOST_NAMES)
+    categories: tuple[Category, ...] = Field(default=(), max_length=MOST_NAMES)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the features' names, in the order of the last axis of `static` [B, S]."""
+        return (*self.numbers, *(category.name for category in self.categories))
 
 
 class Target(Strict):
@@ -158,6 +187,8 @@ class Manifest(Strict):
     season_length: int | None = Field(default=None, ge=1, lt=1 << 31)
     features: Features
     past_observed: bool
+    static: Static | None = None
+    freq: str | None = Field(default=None, min_length=1, max_length=MOST_TEXT)
     target: Target
     others: tuple[Target, ...] = Field(default=(), max_length=MOST_NAMES - 1)
     start: Start
@@ -205,6 +236,20 @@ class Manifest(Strict):
         return self
 
     @model_validator(mode="after")
+    def _series_fit(self) -> "Manifest":
+        if self.format_version < SERIES_SINCE and (self.static or self.freq):
+            raise ValueError(f"static and freq belong to format version {SERIES_SINCE}")
+        if self.static is None:
+            return self
+        named = self.static.names
+        if not named or len(set(named)) != len(named):
+            raise ValueError(f"static names no feature, or one of them twice: {', '.join(named)}")
+        for category in self.static.categories:
+            if len(set(category.values)) != len(category.values):
+                raise ValueError(f"the values of category {category.name} name one twice")
+        return self
+
+    @model_validator(mode="after")
     def _names_fit(self) -> "Manifest":
         if self.format_version == 1 and (self.fused or self.precisions):
             raise ValueError("fused and precisions belong to format version 2")
@@ -235,7 +280,8 @@ class Manifest(Strict):
         if graph == "fused":
             return self.fused_tensors()
         given = self.encoder.tensors if graph == "encoder" else self.decoder_step.tensors
-        roles = ["past", *(["past_observed"] if self.past_observed else []), "previous_0"]
+        roles = ["past", *(["past_observed"] if self.past_observed else []), *(["static"] if self.static else [])]
+        roles.append("previous_0")
         if graph == "decoder_step":
             roles = ["previous", *(["future_known"] if self.features.future_known else []), "prediction"]
         return {role: given.get(role, "(missing)") for role in roles}
@@ -300,6 +346,11 @@ class Manifest(Strict):
     def scales(self) -> tuple[float, ...]:
         """Return each target's deviation in raw units [M]."""
         return tuple(target.scale for target in self.targets)
+
+    @property
+    def static_width(self) -> int:
+        """Return S, the number of static features; 0 where there are none."""
+        return len(self.static.names) if self.static else 0
 
     @property
     def past_width(self) -> int:

@@ -26,7 +26,7 @@ from runner.audit import EXPORT_ID_KEY
 from runner.batch import WindowBatch
 from runner.decode import decode
 from runner.digests import canonical
-from runner.manifest import Manifest, bundle_id_of
+from runner.manifest import FORMAT_VERSION, Manifest, bundle_id_of
 from runner.terminal import run_command
 
 C, F, H, K, U = 6, 2, 4, 1, 3
@@ -202,7 +202,7 @@ def _manifest(files: dict[str, bytes], export_id: str) -> dict[str, Any]:
     encoder_names = {"past": "past", "past_observed": "past_observed", "previous_0": "previous_0"}
     step_names = {"previous": "previous", "future_known": "future_known", "prediction": "prediction"}
     return {
-        "format_version": 3,
+        "format_version": FORMAT_VERSION,
         "name": "tiny",
         "created_at": "2026-01-01T00:00:00+00:00",
         "export_id": export_id,

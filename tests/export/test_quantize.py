@@ -14,6 +14,7 @@ from export.bundle_writer import losses
 from export.quantize import quantize_bundle
 from runner.bundle import audit_bundle, open_bundle
 from runner.errors import BundleError, BusyError, CertificationError, ExitCode, InputError, OutputError, UsageError
+from runner.manifest import FORMAT_VERSION
 
 OLD = {"manifest.json", "encoder.onnx", "decoder_step.onnx", "fused.onnx", "golden.parquet", "certificate.json"}
 NEW = {f"int8/{name}" for name in OLD - {"manifest.json"}}
@@ -100,11 +101,11 @@ def test_the_runner_verifies_and_inspects_it(bundle, valid, freerun):
     assert set(freerun("inspect", bundle, "--json").json()["precisions"]) == {"int8"}
 
 
-def test_a_bundle_of_format_version_1_becomes_one_of_version_3(tiny, bundle, valid):
+def test_a_bundle_of_format_version_1_becomes_one_of_this_version(tiny, bundle, valid):
     (bundle / "fused.onnx").unlink()
     tiny.write_manifest(bundle, {**tiny.read_manifest(bundle), "format_version": 1, "fused": None})
     manifest, _ = quantize(bundle, valid)
-    assert (open_bundle(bundle).manifest.format_version, manifest.fused) == (3, None)
+    assert (open_bundle(bundle).manifest.format_version, manifest.fused) == (FORMAT_VERSION, None)
     assert manifest.precisions["int8"].fused is not None
 
 

@@ -91,7 +91,7 @@ def test_an_unknown_key_is_refused_at_any_depth_by_name(values, place):
     assert ".".join(map(str, (*place, "unheard_of"))) in refusal(closed(values))
 
 
-@pytest.mark.parametrize("version", [0, 4, "1", "2", None, 1.5, 2.5, [1], True])
+@pytest.mark.parametrize("version", [0, 5, "1", "2", None, 1.5, 2.5, [1], True])
 def test_another_format_version_is_refused_before_anything_else(values, version):
     message = refusal(closed({**values, "format_version": version, "surprise": 1}))
     assert "format" in message
