@@ -80,6 +80,8 @@ class WindowBatch:
         decoder_input: the teacher's input that the data brings along, in raw units [B, H]; None = derive it.
         has_target: True = the row carries a target [B].
         reasons: codes into REASONS, 0 = a good row [B].
+        naive: True = the step's target is known, so that a naive forecast may be made of it, in a reject too
+            [B, C, M]; None where nobody asked.
     """
 
     past: F32
@@ -90,6 +92,7 @@ class WindowBatch:
     decoder_input: F32 | None
     has_target: Bool
     reasons: npt.NDArray[np.uint8]
+    naive: Bool | None = None
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -106,7 +109,11 @@ class WindowBatch:
 
     def for_graphs(self, *, teacher: bool) -> "WindowBatch":
         """Return the batch with what only the score looks at left out."""
-        return self if teacher else replace(self, target=None, observed=None, decoder_input=None)
+        return (
+            replace(self, naive=None)
+            if teacher
+            else replace(self, target=None, observed=None, decoder_input=None, naive=None)
+        )
 
     def columns(self) -> frozenset[str]:
         """Return the names of the arrays that are there; only batches with the same can be joined."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 import click
 
 from runner import __version__
-from runner.config import Job
+from runner.config import ROLES, Job
 from runner.errors import InputError, UsageError, explain, listing, told
 from runner.gates import compare, evaluate
-from runner.options import PLACE, columns, explaining, finite, job_file, only, option
+from runner.options import PLACE, check_roles, cutting, explaining, finite, job_file, only, option, pairs
 from runner.partition import partition_of
 from runner.stop import Limits, Stop
 from runner.supervise import resident_megabytes, supervise
@@ -40,7 +40,7 @@ def cli() -> None:
 @option("--precision", type=click.Choice(["fp32", "int8"]), default="fp32", help="Which of the bundle's graphs to run.")
 @option("--workers", type=click.IntRange(1, 1024), help="Decoding threads.  [default: the processors granted]")
 @option("--batch-size", type=click.IntRange(1, 1 << 20), help="Windows in one call.  [default: measured, else 128]")
-@option("--column", multiple=True, callback=columns(), metavar="ROLE=NAME", help="Name a role's column; repeatable.")
+@option("--column", multiple=True, callback=pairs, metavar="ROLE=NAME", help="Name a role's column; repeatable.")
 @option(
     "--max-reject-rate",
     type=click.FloatRange(0, 1),
@@ -58,6 +58,9 @@ def cli() -> None:
 @option("--orphans", type=click.Choice(["keep", "refuse", "prune"]), default="keep", help="Parts whose input is gone.")
 @only
 @option("--recheck", is_flag=True, help="Hash every input file again, whatever the ledger remembers.")
+@option("--fallback", type=click.Choice(["last", "seasonal"]), help="A naive forecast for each reject, where one can be.")
+@option("--layout", type=click.Choice(["windows", "long"]), default="windows", help="What a row of INPUT is.")
+@cutting
 @option("--rows-per-part", type=click.IntRange(1), default=1_000_000, help="Cut larger files by row groups.")
 @option("--expect-bundle-id", metavar="ID", help="Refuse any other bundle.")
 @option("--allow-empty", is_flag=True, help="An input without files is fine.")
@@ -207,7 +210,10 @@ cli.add_command(compare)
 
 
 def _job(settings: dict[str, Any]) -> Job:
-    return Job(columns=settings.pop("column"), **settings)
+    job = Job(columns=settings.pop("column"), **settings)
+    if job.layout == "windows":
+        check_roles(job.columns, ROLES)
+    return job
 
 
 def _score(job: Job, stop: Stop, *, show_progress: bool) -> "Report":

@@ -11,6 +11,7 @@ from runner.precision import Precision
 Mode = Literal["free-running", "teacher-forced"]
 Rescore = Literal["changed", "none", "all"]
 Orphans = Literal["keep", "refuse", "prune"]
+Fallback = Literal["last", "seasonal"]
 
 ROLES = ("past", "past_observed", "future_known", "target", "mask", "observed", "decoder_input")
 """The columns that freerun understands; a role's column has the role's name unless `--column` says otherwise."""
@@ -36,6 +37,14 @@ class Job:
         max_masked_mse: score above which the run ends with exit 15.
         timeout: seconds after which the run ends as SIGTERM would end it.
         max_memory: megabytes of resident memory above which the run ends with exit 14.
+        fallback: the naive forecast that fills rejects; None = they stay without one.
+        layout: a row of the input is a window, or a time step of a series. What follows is for the latter.
+        window: one window a series, after its last known target; or all windows of it.
+        stride: steps from one window's origin to the next, where they roll.
+        origin_from, origin_to: the first and the last origin, where they roll; None = as the data has them.
+        freq: the time grid; None = the one that the bundle was trained on.
+        output_layout: a row of the parts is a step or a window; None = as the input.
+        sort: sort each file by series and time first.
     """
 
     bundle: Path
@@ -59,6 +68,15 @@ class Job:
     timeout: float | None = None
     max_memory: int | None = None
     dry_run: bool = False
+    fallback: Fallback | None = None
+    layout: Literal["windows", "long"] = "windows"
+    window: Literal["latest", "rolling"] = "latest"
+    stride: int = 1
+    origin_from: str | None = None
+    origin_to: str | None = None
+    freq: str | None = None
+    output_layout: Literal["windows", "long"] | None = None
+    sort: bool = False
 
     @property
     def partition(self) -> PurePosixPath:
@@ -74,7 +92,11 @@ class Job:
 
     def numbers(self) -> dict[str, Any]:
         """Return the options that can change a prediction or a score: parts made under others are history."""
-        return {"mode": self.mode, "precision": self.precision, "columns": {role: self.column(role) for role in ROLES}}
+        found = {"mode": self.mode, "precision": self.precision, "fallback": self.fallback}
+        if self.layout == "windows":
+            return {**found, "columns": {role: self.column(role) for role in ROLES}}
+        cut = {name: getattr(self, name) for name in ("window", "stride", "origin_from", "origin_to", "freq")}
+        return {**found, **cut, "columns": self.columns, "output_layout": self.output_layout or "long"}
 
     def options(self) -> dict[str, Any]:
         """Return all options for the record, as JSON has them, without the places of things."""

@@ -33,6 +33,7 @@ from runner.report import (
     Seconds,
     judge,
     mask_warning,
+    rows_of,
     summarize,
     versions,
     write_report,
@@ -41,6 +42,7 @@ from runner.stop import Stop
 from runner.storage import OutputFolder
 
 if TYPE_CHECKING:
+    from runner.feed import Feed
     from runner.forecaster import Decoding
 
 UNFINISHED_FILE = "_unfinished.json"
@@ -97,12 +99,11 @@ class Run:
         """Score what is to do; return whether an input was replaced meanwhile, so that it has to be planned anew."""
         from runner.forecaster import open_forecaster  # a night with nothing to do needs none of these
         from runner.pipeline import Pipeline, ReplacedError
-        from runner.reader import match_layouts
         from runner.tune import settle
 
         todo = self.plan.todo
         self.audited = self.audited or audit_bundle(self.bundle, self.job.precision)  # before it is told what is read
-        layouts = match_layouts(dataset, {unit.path for unit in todo}, self.bundle.manifest, self.job)
+        feed = self._feed(dataset)
         total, replaced = sum(unit.rows for unit in todo), False
         self.failures.clear()
         how = settle(self.job, self.audited, self.device, total, self.stop)
@@ -113,7 +114,7 @@ class Run:
                 job=self.job,
                 dataset=dataset,
                 sources=self.plan.sources,
-                layouts=layouts,
+                feed=feed,
                 out=self.out,
                 forecaster=forecaster,
                 stop=self.stop,
@@ -125,6 +126,15 @@ class Run:
                 replaced |= isinstance(error, ReplacedError)
                 self.failures += [] if isinstance(error, ReplacedError) else [str(error)]
         return replaced
+
+    def _feed(self, dataset: Dataset) -> "Feed":
+        """Look at the columns of all files that will be read, before the first row."""
+        paths = {unit.path for unit in self.plan.todo}
+        if self.job.layout == "long":
+            from runner.long.feed import long_feed as opened
+        else:
+            from runner.feed import window_feed as opened
+        return opened(dataset, paths, self.bundle.manifest, self.job, self.clock, self.stop)
 
     def _begin(self) -> None:
         """Leave word of what is about to be done, and take back what will no longer be true."""
@@ -185,7 +195,7 @@ class Run:
         this_run = [part for part in mine if part.unit.part_path in self.inherited]
         wall = time.perf_counter() - self.started
         spent = {stage: round(seconds, 3) for stage, seconds in self.clock.spent.items()}
-        rows = sum(part.unit.rows for part in self.made.values())
+        rows = rows_of(self.made.values()).read
         targets = [target.name for target in self.bundle.manifest.targets]
         return Report.model_validate(
             {

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +69,21 @@ def columns(extra: tuple[str, ...] = ()) -> Callable[..., dict[str, str]]:
     Args:
         extra: roles that a command knows beside those of scoring.
     """
-    roles = (*ROLES, *extra)
 
-    def read(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
-        bad = [pair for pair in pairs if pair.partition("=")[0] not in roles or not pair.partition("=")[2]]
-        if bad:
-            raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME, where ROLE is one of {', '.join(roles)}")
-        return dict(pair.split("=", 1) for pair in pairs)
+
+    def read(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+        found = pairs(ctx, param, given)
+        check_roles(found, (*ROLES, *extra))
+        return found
 
     return read
+
+
+def check_roles(columns: Mapping[str, str], roles: tuple[str, ...]) -> None:
+    """Refuse names for what is no role."""
+    if bad := [f"{role}={name}" for role, name in columns.items() if role not in roles]:
+        expected = f"expected ROLE=NAME, where ROLE is one of {', '.join(roles)}"
+        raise click.BadParameter(f"{', '.join(bad)}: {expected}", param_hint="--column")
 
 
 def only(command: Callable[..., None]) -> Callable[..., None]:
@@ -85,6 +91,22 @@ def only(command: Callable[..., None]) -> Callable[..., None]:
     return option(
         "--only", multiple=True, metavar="KEY=VALUE", help="This partition alone; repeat it, outermost first."
     )(command)
+
+
+def cutting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags that say how windows are cut from series."""
+    parameters = (
+        option("--window", type=click.Choice(["latest", "rolling"]), default="latest", help="Of a series: one, or all."),
+        option("--stride", type=click.IntRange(1), default=1, help="Steps from one rolling window to the next."),
+        option("--from", "origin_from", metavar="DS", help="First origin of rolling windows."),
+        option("--to", "origin_to", metavar="DS", help="Last origin of rolling windows."),
+        option("--freq", metavar="FREQ", help="The time grid: h, 15min, D, MS, ...  [default: the bundle's]"),
+        option("--output-layout", type=click.Choice(["windows", "long"]), help="What a row of OUT is.  [default: as INPUT]"),
+        option("--sort", is_flag=True, help="Sort each file by series and time first, on disk (needs duckdb)."),
+    )
+    for parameter in reversed(parameters):
+        command = parameter(command)
+    return command
 
 
 def pairs(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:

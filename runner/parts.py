@@ -104,6 +104,7 @@ class Part:
         rejects: count by reason code name.
         score: the part's sums; None where no row had a target.
         casts: columns that were cast to float32.
+        filled: rejects that got a naive forecast.
         format: the version of this footer.
     """
 
@@ -119,6 +120,7 @@ class Part:
     rejects: dict[str, int]
     score: Score | None
     casts: tuple[str, ...] = ()
+    filled: int = 0
     format: Literal[1] = 1
 
     def encode(self) -> bytes:

@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow as pa
 
 from runner import __version__
 from runner.batch import GOOD, REASONS, WindowBatch
@@ -18,17 +17,16 @@ from runner.dataset import Dataset
 from runner.device import parse_device
 from runner.engines.local import read_ahead
 from runner.errors import InputError, explain
+from runner.fallback import fill
+from runner.feed import Block, Feed
 from runner.forecaster import Forecaster
 from runner.parts import Part, Unit, maker_of
 from runner.plan import Source
-from runner.reader import block_size, read_blocks
-from runner.schema import Layout, expected_shapes, sizes_of
 from runner.score import score_block
 from runner.stop import Stop
 from runner.storage import OutputFolder
 from runner.totals import Score
-from runner.validate import validate
-from runner.writer import PartWriter, copied_schema, open_part
+from runner.writer import Form, PartWriter, open_part
 
 ITEMS_READ_AHEAD = 3
 """Blocks that are read and validated before they are asked for."""
@@ -54,6 +52,7 @@ class Tally:
     scored: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     score: Score | None = None
+    filled: int = 0
 
     def add(self, windows: WindowBatch, score: Score | None) -> None:
         counts = np.bincount(windows.reasons, minlength=len(REASONS))
@@ -68,13 +67,7 @@ class _Begin:
     """The unit could be opened; its blocks follow, then its end."""
 
     unit: Unit
-    copied: pa.Schema
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    rows: pa.RecordBatch
-    windows: WindowBatch
+    form: Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +82,7 @@ class _End:
 class _Decoding:
     """A block whose forecast is in the making."""
 
-    block: _Block
+    block: Block
     forecast: Forecast
 
 
@@ -98,7 +91,7 @@ class Pipeline:
     """Turns units into parts.
 
     Attributes:
-        layouts: where the roles are, by input file.
+        feed: how units become windows, and forecasts rows.
         sources: the identities that the plan was made of.
         progress: told of rows as they are written.
         made: takes each part, by its path, as soon as it is visible.
@@ -107,7 +100,7 @@ class Pipeline:
     job: Job
     dataset: Dataset
     sources: dict[str, Source]
-    layouts: dict[str, Layout]
+    feed: Feed
     out: OutputFolder
     forecaster: Forecaster
     stop: Stop
@@ -146,29 +139,27 @@ class Pipeline:
             for commit in pending:
                 commit.result()
 
-    def _read(self, units: Iterable[Unit]) -> Generator[_Begin | _Block | _End, None, None]:
+    def _read(self, units: Iterable[Unit]) -> Generator[_Begin | Block | _End, None, None]:
         """Read and validate; an error of one unit is its end."""
-        size = block_size(sizes_of(self.forecaster.manifest))
         for unit in units:
-            layout, error = self.layouts[unit.path], None
+            error = None
             try:
                 with self.dataset.open(unit.path) as file:
                     self._refuse_replaced(unit)  # after opening: what is read from here on is what was planned
-                    yield _Begin(unit, copied_schema(file.schema_arrow, layout.copied))
-                    for block in self.clock.timing("read", read_blocks(file, unit, layout, size, self.stop)):
-                        yield _Block(block, self._validate(block, layout))
+                    yield _Begin(unit, self.feed.form(unit, file))
+                    yield from self.feed.blocks(unit, file)
             except InputError as found:
                 error = found
             yield _End(unit, error)
 
-    def _decode(self, items: Iterable[_Begin | _Block | _End]) -> Generator[_Begin | _Decoding | _End, None, None]:
+    def _decode(self, items: Iterable[_Begin | Block | _End]) -> Generator[_Begin | _Decoding | _End, None, None]:
         """Let the threads decode while earlier blocks are scored and written, and no further ahead than that needs."""
         queue = self.forecaster.queue(teacher=self.job.mode == "teacher-forced", check=self.stop.check)
         ahead: deque[_Begin | _Decoding | _End] = deque()
         rows = held = 0
         for item in items:
             self.stop.check()
-            ahead.append(_Decoding(item, queue.add(item.windows)) if isinstance(item, _Block) else item)
+            ahead.append(_Decoding(item, queue.add(item.windows)) if isinstance(item, Block) else item)
             rows, held = rows + _size(ahead[-1])[0], held + _size(ahead[-1])[1]
             while self._enough(ahead, rows, held):
                 entry = ahead.popleft()
@@ -185,9 +176,9 @@ class Pipeline:
 
     def _write(self, begin: _Begin, stream: Iterator[_Begin | _Decoding | _End], commits: Executor) -> Future[None]:
         """Score and write the blocks up to the unit's end; a thread then makes the part visible."""
-        tally, bundle_id = Tally(), self.forecaster.manifest.bundle_id
+        tally = Tally()
         with ExitStack() as stack:
-            writer = stack.enter_context(open_part(self.out, begin.unit.part_path, begin.copied, bundle_id))
+            writer = stack.enter_context(open_part(self.out, begin.unit.part_path, begin.form))
             for entry in stream:
                 if isinstance(entry, _Decoding):
                     self._add(entry, tally, writer)
@@ -212,26 +203,24 @@ class Pipeline:
         with self.clock.time("write"):
             windows = block.windows.rejecting(~np.isfinite(prediction).all(axis=1), "prediction_not_finite")
             tally.add(windows, score_block(windows, prediction, manifest.target_features, manifest.season_length))
-            writer.add(block.rows, prediction, windows.reasons)
-        self.progress(len(windows))
+            filled = np.zeros(len(windows), bool)
+            if fallback := self.job.fallback:
+                target, season = manifest.target_features, manifest.season_length
+                prediction, filled = fill(windows, prediction, fallback, target, season)
+            tally.filled += int(filled.sum())
+            writer.add(block.keys, prediction, windows.reasons, filled)
+        self.progress(block.rows_read)
 
     def _finish(self, unit: Unit, tally: Tally, writer: PartWriter) -> Part:
         self._refuse_replaced(unit)
-        part = self._part(unit, self.layouts[unit.path], tally)
-        if part.scored + sum(part.rejects.values()) != unit.rows:
-            raise AssertionError(f"{unit.path}: {unit.rows} rows went in, {part.scored} scored, {part.rejects}")
-        self._refuse_misfits(part)
+        part = self._part(unit, tally)
+        self.feed.check(part)
         self.stop.check()
         with self.clock.time("write"):
             writer.finish(part)
         return part
 
-    def _validate(self, block: pa.RecordBatch, layout: Layout) -> WindowBatch:
-        manifest, teacher = self.forecaster.manifest, self.job.mode == "teacher-forced"
-        with self.clock.time("read"):
-            return validate(block, layout, sizes_of(manifest), flags_past=manifest.past_observed, teacher=teacher)
-
-    def _part(self, unit: Unit, layout: Layout, tally: Tally) -> Part:
+    def _part(self, unit: Unit, tally: Tally) -> Part:
         return Part(
             unit=unit,
             bundle_id=self.forecaster.manifest.bundle_id,
@@ -244,20 +233,9 @@ class Pipeline:
             scored=tally.scored,
             rejects=dict(sorted(tally.rejects.items())),
             score=tally.score,
-            casts=layout.casts,
+            filled=tally.filled,
+            casts=self.feed.casts(unit),
         )
-
-    def _refuse_misfits(self, part: Part) -> None:
-        misfits = {reason: count for reason, count in part.rejects.items() if reason.endswith("_shape")}
-        if not part.scored and misfits and sum(misfits.values()) == sum(part.rejects.values()):
-            raise InputError(
-                explain(
-                    f"no row of {part.unit.path} fits the bundle",
-                    got=misfits,
-                    expected=expected_shapes(self.forecaster.manifest),
-                    remedy="score it with the bundle it was made for, or map the columns with --column",
-                )
-            )
 
     def _refuse_replaced(self, unit: Unit) -> None:
         if self.dataset.identity(unit.path) != self.sources[unit.path].identity:
@@ -268,4 +246,4 @@ class Pipeline:
 
 def _size(entry: _Begin | _Decoding | _End) -> tuple[int, int]:
     """Return the rows of what waits, and the bytes of its columns."""
-    return (len(entry.block.windows), entry.block.rows.nbytes) if isinstance(entry, _Decoding) else (0, 0)
+    return (len(entry.block.windows), entry.block.keys.nbytes) if isinstance(entry, _Decoding) else (0, 0)

@@ -152,7 +152,8 @@ def _compare(
     units, todo, done, stale, history = [], [], {}, [], []
     for source in sources.values():
         found = by_source[source.path]
-        cuts = {unit.part_path: unit for unit in cut(source, job.rows_per_part)}
+        rows = job.rows_per_part if job.layout == "windows" else sum(source.groups)  # a series may cross row groups
+        cuts = {unit.part_path: unit for unit in cut(source, rows)}
         made = {name: part.bundle_id == bundle_id and part.options == options for name, part in found.items()}
         recut = [name for name in found if made[name] and name not in cuts and found[name].unit.sha256 == source.sha256]
         old = [name for name in found if not made[name]] + recut

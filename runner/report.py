@@ -60,12 +60,14 @@ class Scores(Value):
 class Summary(Value):
     """What a set of parts adds up to; scores are None where nothing was observed.
 
+    `filled` counts the rejects that got a naive forecast; it is in no score.
     Of several targets, all scores but those in `per_target` are over the cells of all of them, whatever their units.
     """
 
     parts: int
     rows: Rows
     rejects: dict[str, int]
+    filled: int = 0
     masked_mse: float | None
     observed_mse: float | None
     per_step: tuple[Step, ...]
@@ -143,6 +145,7 @@ def summarize(parts: Iterable[Part], targets: Sequence[str] = ("",)) -> Summary:
         parts=len(parts),
         rows=rows_of(parts),
         rejects=dict(sorted(rejects.items())),
+        filled=sum(part.filled for part in parts),
         **scores_of(total, len(targets)),
         per_target=_per_target(total, targets) if total and len(targets) > 1 else {},
     )

@@ -20,6 +20,7 @@ from runner.errors import (
 )
 from runner.execution import Progress, Run
 from runner.lock import LOCK_FILE, locked
+from runner.manifest import Manifest
 from runner.report import Report, write_report
 from runner.stop import Stop
 from runner.storage import OutputFolder
@@ -41,6 +42,7 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
     bundle.manifest.form(job.precision)  # refused here, before anything is touched
     _refuse_uri(job.out)
     _refuse_nesting(job)
+    _refuse_contradictions(job, bundle.manifest)
     run = Run(job, device, bundle, OutputFolder(job.out, within=job.partition), stop, progress)
     if job.dry_run:
         return run.execute()
@@ -93,6 +95,45 @@ def _refuse_uri(out: Path) -> None:
     if out.parts and out.parts[0].endswith(":"):  # what a path keeps of s3://bucket, and would make a folder of
         got = f"{out.parts[0]}//{'/'.join(out.parts[1:])}"
         raise UsageError(explain("--out is no local folder", got=got, remedy="give a local folder, and copy it later"))
+
+
+def _refuse_contradictions(job: Job, manifest: Manifest) -> None:
+    """Refuse options that mean nothing together, or nothing to this bundle."""
+    if job.fallback == "seasonal" and manifest.season_length is None:
+        remedy = "--fallback last, or export with season_length"
+        raise UsageError(explain("--fallback seasonal does not know how long a season is", remedy=remedy))
+    given = {
+        "--window rolling": job.window == "rolling",
+        "--stride": job.stride != 1,
+        "--from": job.origin_from is not None,
+        "--to": job.origin_to is not None,
+        "--freq": job.freq is not None,
+        "--output-layout": job.output_layout is not None,
+        "--sort": job.sort,
+    }
+    idle = [flag for flag, is_given in given.items() if is_given]
+    if job.layout == "windows" and idle:
+        raise UsageError(explain(f"{', '.join(idle)} of windows that are cut already", remedy="--layout long"))
+    if job.layout == "long":
+        refuse_long(job, manifest)
+
+
+def refuse_long(job: Job, manifest: Manifest) -> None:
+    """Refuse what the long layout has no room for."""
+    rolling = [flag for flag, value in (("--from", job.origin_from), ("--to", job.origin_to)) if value is not None]
+    rolling += ["--stride"] if job.stride != 1 else []
+    if job.window == "latest" and rolling:
+        raise UsageError(explain(f"{', '.join(rolling)} of one window a series", remedy="--window rolling"))
+    if job.mode == "teacher-forced" and job.window == "latest":
+        what = "teacher-forced needs what came true, and the latest window has none"
+        raise UsageError(explain(what, remedy="--window rolling"))
+    if manifest.target_width > 1:
+        got = ", ".join(target.name for target in manifest.targets)
+        remedy = "--layout windows"
+        raise UsageError(explain("the long layout has one target", got=got, remedy=remedy))
+    if job.freq is None and manifest.freq is None:
+        remedy = "--freq h, say (s, min, h, D, W, MS, ME, QS, QE, YS, YE, or 1 where ds is an integer)"
+        raise UsageError(explain("nobody says how long a time step is", remedy=remedy))
 
 
 def _refuse_nesting(job: Job) -> None:

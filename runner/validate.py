@@ -32,7 +32,9 @@ class _Rows:
         self.reject(cells.misfit & among, f"{role}_shape")
 
 
-def validate(batch: pa.RecordBatch, layout: Layout, sizes: Sizes, *, flags_past: bool, teacher: bool) -> WindowBatch:
+def validate(
+    batch: pa.RecordBatch, layout: Layout, sizes: Sizes, *, flags_past: bool, teacher: bool, naive: tuple[int, ...] = ()
+) -> WindowBatch:
     """Read and check every cell that a graph or the score will see.
 
     Args:
@@ -41,6 +43,7 @@ def validate(batch: pa.RecordBatch, layout: Layout, sizes: Sizes, *, flags_past:
         sizes: C, H, F, K and M.
         flags_past: the encoder takes `past_observed` (and imputes); otherwise a missing step is a reject.
         teacher: the loop will be teacher-forced, so each row needs its true values.
+        naive: the past features that are targets, where rejects may get a naive forecast.
 
     Returns:
         The same rows in the same order, every cell finite; what stands in the cells of a reject means nothing.
@@ -65,6 +68,7 @@ def validate(batch: pa.RecordBatch, layout: Layout, sizes: Sizes, *, flags_past:
         decoder_input=decoder_input,
         has_target=has_target,
         reasons=rows.codes,
+        naive=_naive(cells, past_observed)[:, :, list(naive)] if naive else None,
     )
 
 
@@ -112,6 +116,14 @@ def _past(cells: dict[str, Cells], rows: _Rows) -> tuple[F32, Bool]:
     if bad.any() or not observed.all():
         values = np.where(bad | ~observed[:, :, None], np.float32(0), values)
     return values, observed
+
+
+def _naive(cells: dict[str, Cells], observed: Bool) -> Bool:
+    """Return which cells of the past are known, whatever is wrong with the rest of their row [B, C, F]."""
+    lists = [cells[role] for role in ("past", "past_observed") if role in cells]
+    spoiled = np.logical_or.reduce([column.absent | column.misfit for column in lists])
+    finite = np.isfinite(_float32(cells["past"].values))
+    return np.asarray(finite & observed[:, :, None] & ~spoiled[:, None, None])
 
 
 def _numbers(cells: Cells, role: str, rows: _Rows) -> F32:

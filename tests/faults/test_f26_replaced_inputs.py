@@ -13,7 +13,7 @@ import time
 import pyarrow.parquet as pq
 import pytest
 
-import runner.pipeline
+import runner.feed
 from campaigns import replaced_inputs
 from campaigns.hand_made import TINY
 from campaigns.scoring import opened
@@ -71,14 +71,14 @@ class Seams:
         self.name, self.left, self.action = name, number, action
         for seam in SEAMS:
             monkeypatch.setattr(Dataset, seam, self.around(getattr(Dataset, seam)))
-        read_blocks = runner.pipeline.read_blocks
+        read_blocks = runner.feed.read_blocks
 
         def blocks(file, unit, *rest):
             for block in read_blocks(file, unit, *rest):
                 self.pass_(unit.path)
                 yield block
 
-        monkeypatch.setattr("runner.pipeline.read_blocks", blocks)
+        monkeypatch.setattr("runner.feed.read_blocks", blocks)
 
     def around(self, method):
         def passed(dataset, path, *rest):

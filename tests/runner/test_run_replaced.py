@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
+import runner.feed
 import runner.pipeline
 
 
@@ -13,7 +14,7 @@ def out(tmp_path):
 
 def replace_while_reading(monkeypatch, path, contents):
     """Replace a file by the next of `contents` each time its first block has been read."""
-    read_blocks, waiting = runner.pipeline.read_blocks, list(contents)
+    read_blocks, waiting = runner.feed.read_blocks, list(contents)
 
     def racing(file, unit, layout, size, stop):
         for block in read_blocks(file, unit, layout, size, stop):
@@ -22,7 +23,7 @@ def replace_while_reading(monkeypatch, path, contents):
                 path.with_name("incoming").replace(path)
             yield block
 
-    monkeypatch.setattr("runner.pipeline.read_blocks", racing)
+    monkeypatch.setattr("runner.feed.read_blocks", racing)
 
 
 def test_a_file_replaced_while_it_is_read_is_read_anew(

@@ -14,7 +14,7 @@ from runner.reader import BlockSize, read_blocks
 from runner.schema import Layout
 from runner.stop import Stop
 from runner.storage import OutputFolder
-from runner.writer import BLOCKS_PER_ROW_GROUP, copied_schema, open_part
+from runner.writer import BLOCKS_PER_ROW_GROUP, WindowForm, copied_schema, open_part
 
 ROWS, H, BLOCK = 90, 4, 7
 BUNDLE_ID = "ab" * 32
@@ -55,7 +55,7 @@ def write(folder, blocks, schema, prediction=None, reasons=None, part=PART):
     drawn = forecasts(max(sum(len(block) for block in blocks), 1))
     prediction, reasons = drawn[0] if prediction is None else prediction, drawn[1] if reasons is None else reasons
     done = 0
-    with open_part(OutputFolder(folder), part.unit.part_path, schema, BUNDLE_ID) as writer:
+    with open_part(OutputFolder(folder), part.unit.part_path, WindowForm(schema, BUNDLE_ID)) as writer:
         for block in blocks:
             rows = slice(done, done + len(block))
             writer.add(block, prediction[rows], reasons[rows])
@@ -208,7 +208,7 @@ def test_a_part_that_fails_shows_nothing_and_leaves_the_old_one_alone(written):
     prediction, reasons = forecasts(BLOCK)
 
     def fail():
-        with open_part(OutputFolder(written.parent), written.name, table.schema, BUNDLE_ID) as writer:
+        with open_part(OutputFolder(written.parent), written.name, WindowForm(table.schema, BUNDLE_ID)) as writer:
             writer.add(slices(table)[0], prediction, reasons)
             raise KeyboardInterrupt
 
@@ -221,7 +221,7 @@ def test_a_part_that_fails_shows_nothing_and_leaves_the_old_one_alone(written):
 def test_a_part_is_invisible_until_it_is_finished(tmp_path):
     table = make_table()
     prediction, reasons = forecasts(BLOCK)
-    with open_part(OutputFolder(tmp_path), "deep/a.parquet", table.schema, BUNDLE_ID) as writer:
+    with open_part(OutputFolder(tmp_path), "deep/a.parquet", WindowForm(table.schema, BUNDLE_ID)) as writer:
         writer.add(slices(table)[0], prediction, reasons)
         (unfinished,) = (tmp_path / "deep").iterdir()
         assert unfinished.name.startswith(".")
