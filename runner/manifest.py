@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -57,6 +58,32 @@ class Features(Strict):
 
     past: tuple[str, ...] = Field(min_length=1, max_length=MOST_NAMES)
     future_known: tuple[str, ...] = Field(max_length=MOST_NAMES)
+
+
+class Calendar(Strict):
+    """Features that are made of the time alone, by runner.calendar alone, in the order of `features`."""
+
+    features: tuple[Literal["hour", "day_of_week", "month", "holiday"], ...] = Field(min_length=1, max_length=4)
+    holidays: tuple[str, ...] = Field(default=(), max_length=MOST_NAMES)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Calendar":
+        if len(set(self.features)) != len(self.features):
+            raise ValueError(f"calendar features are named twice: {', '.join(self.features)}")
+        if bool(self.holidays) != ("holiday" in self.features):
+            raise ValueError("holidays are given if, and only if, holiday is a calendar feature")
+        if wrong := [day for day in self.holidays if not _is_iso_date(day)]:
+            raise ValueError(f"holidays are not dates such as 2026-12-25: {reprlib.repr(wrong)}")
+        if list(self.holidays) != sorted(set(self.holidays)):
+            raise ValueError("holidays are not ascending, or one is named twice")
+        return self
+
+
+def _is_iso_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 class Target(Strict):
