@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from runner.errors import InputError, UsageError
@@ -96,6 +96,7 @@ def test_a_zone_that_is_not_known_here_is_refused_with_a_remedy_where_the_clock_
     assert grid_of(parse_freq("h"), kind).times(ordinal, phase).equals(ds)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(NAMED), st.sampled_from(UNITS), st.lists(SECONDS, max_size=20), st.integers(0, 10**9 - 1))
 @example("YE", "ns", [-(2**32), -1, 0, 2**32], 999_999_999)
 def test_times_without_a_zone_come_back(freq, unit, seconds, fraction):
@@ -109,6 +110,7 @@ def test_times_without_a_zone_come_back(freq, unit, seconds, fraction):
     assert not grid.agrees(ds, ordinal + 1, phase).any()
 
 
+@settings(deadline=None)
 @given(st.sampled_from(NAMED), st.sampled_from(UNITS), st.sampled_from(ZONES), st.lists(SECONDS, max_size=20))
 def test_times_in_a_zone_come_back_but_for_the_second_showing_of_an_hour(freq, unit, zone, seconds):
     ds = pa.array([second * PER_SECOND[unit] for second in seconds], pa.timestamp(unit, zone))
@@ -130,6 +132,7 @@ def datetimes_of(seconds, zone):
     return [(start + timedelta(seconds=second)).astimezone(ZoneInfo(zone)) for second in seconds]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(DAILY),
     st.sampled_from(UNITS),
@@ -149,6 +152,7 @@ def test_steps_that_follow_each_other_in_times_do_so_in_ordinals(freq, unit, sta
     assert set(phases.tolist()) == set(phase.tolist())
 
 
+@settings(deadline=None)
 @given(st.sampled_from(DAILY), st.lists(st.dates(), max_size=20))
 def test_dates_come_back(freq, dates):
     ds = pa.array(dates, pa.date32())
@@ -157,6 +161,7 @@ def test_dates_come_back(freq, dates):
 
 
 @pytest.mark.parametrize("kind", [pa.int32(), pa.int64()])
+@settings(deadline=None)
 @given(step=st.integers(1, 1000), ticks=st.lists(st.integers(-(2**31), 2**31 - 1), max_size=20))
 def test_integers_come_back_and_are_on_one_grid_when_they_are_whole_steps_apart(kind, step, ticks):
     ds = pa.array(ticks, kind)
