@@ -58,7 +58,9 @@ def cli() -> None:
 @option("--orphans", type=click.Choice(["keep", "refuse", "prune"]), default="keep", help="Parts whose input is gone.")
 @only
 @option("--recheck", is_flag=True, help="Hash every input file again, whatever the ledger remembers.")
-@option("--fallback", type=click.Choice(["last", "seasonal"]), help="A naive forecast for each reject, where one can be.")
+@option(
+    "--fallback", type=click.Choice(["last", "seasonal"]), help="A naive forecast for each reject, where one can be."
+)
 @option("--layout", type=click.Choice(["windows", "long"]), default="windows", help="What a row of INPUT is.")
 @cutting
 @option("--rows-per-part", type=click.IntRange(1), default=1_000_000, help="Cut larger files by row groups.")

@@ -1,7 +1,7 @@
 """A Parquet dataset as it lies on disk or in an object store: which files it has, and who they are."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -107,7 +107,7 @@ class Dataset:
         return digest.hexdigest()
 
     @contextmanager
-    def open(self, path: str) -> Iterator[pq.ParquetFile]:
+    def open(self, path: str, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
         """Open a Parquet file so that reading it takes bounded memory, with its page checksums verified.
 
         Raises:
@@ -117,7 +117,13 @@ class Dataset:
             try:
                 handle = stack.enter_context(self.filesystem.open_input_file(self.location(path)))
                 buffer = BUFFER if handle.size() > READ_AT_ONCE else 0
-                file = pq.ParquetFile(handle, pre_buffer=False, buffer_size=buffer, page_checksum_verification=True)
+                file = pq.ParquetFile(
+                    handle,
+                    pre_buffer=False,
+                    buffer_size=buffer,
+                    page_checksum_verification=True,
+                    read_dictionary=list(dictionaries) or None,
+                )
                 _refuse_contradiction(file.metadata)
             except FileNotFoundError as error:
                 raise InputError(explain(f"{path} is gone", got=first_line(error), remedy="run again")) from error

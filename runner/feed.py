@@ -49,6 +49,9 @@ class Feed(Protocol):
             InputError: the file is damaged, or cannot be cut into windows.
         """
 
+    def dictionaries(self, unit: Unit) -> list[str]:
+        """Return the columns that are to be read as dictionaries."""
+
     def casts(self, unit: Unit) -> tuple[str, ...]:
         """Return the columns that become float32 before they reach a graph."""
 
@@ -88,6 +91,10 @@ class WindowFeed:
             with self.clock.time("read"):
                 windows = validate(rows, layout, sizes, flags_past=flags, teacher=teacher, naive=naive)
             yield Block(rows, windows, rows.num_rows)
+
+    def dictionaries(self, unit: Unit) -> list[str]:  # noqa: ARG002
+        """Return none: columns are copied as they are."""
+        return []
 
     def casts(self, unit: Unit) -> tuple[str, ...]:
         """Return the columns that become float32."""

@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -86,6 +87,32 @@ class Static(Strict):
     def names(self) -> tuple[str, ...]:
         """Return the features' names, in the order of the last axis of `static` [B, S]."""
         return (*self.numbers, *(category.name for category in self.categories))
+
+
+class Calendar(Strict):
+    """Features that are made of the time alone, by runner.calendar alone, in the order of `features`."""
+
+    features: tuple[Literal["hour", "day_of_week", "month", "holiday"], ...] = Field(min_length=1, max_length=4)
+    holidays: tuple[str, ...] = Field(default=(), max_length=MOST_NAMES)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Calendar":
+        if len(set(self.features)) != len(self.features):
+            raise ValueError(f"calendar features are named twice: {', '.join(self.features)}")
+        if bool(self.holidays) != ("holiday" in self.features):
+            raise ValueError("holidays are given if, and only if, holiday is a calendar feature")
+        if wrong := [day for day in self.holidays if not _is_iso_date(day)]:
+            raise ValueError(f"holidays are not dates such as 2026-12-25: {reprlib.repr(wrong)}")
+        if list(self.holidays) != sorted(set(self.holidays)):
+            raise ValueError("holidays are not ascending, or one is named twice")
+        return self
+
+
+def _is_iso_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 class Target(Strict):
@@ -189,6 +216,7 @@ class Manifest(Strict):
     past_observed: bool
     static: Static | None = None
     freq: str | None = Field(default=None, min_length=1, max_length=MOST_TEXT)
+    calendar: Calendar | None = None
     target: Target
     others: tuple[Target, ...] = Field(default=(), max_length=MOST_NAMES - 1)
     start: Start
@@ -237,8 +265,8 @@ class Manifest(Strict):
 
     @model_validator(mode="after")
     def _series_fit(self) -> "Manifest":
-        if self.format_version < SERIES_SINCE and (self.static or self.freq):
-            raise ValueError(f"static and freq belong to format version {SERIES_SINCE}")
+        if self.format_version < SERIES_SINCE and (self.static or self.freq or self.calendar):
+            raise ValueError(f"static, freq and calendar belong to format version {SERIES_SINCE}")
         if self.static is None:
             return self
         named = self.static.names

@@ -70,7 +70,6 @@ def columns(extra: tuple[str, ...] = ()) -> Callable[..., dict[str, str]]:
         extra: roles that a command knows beside those of scoring.
     """
 
-
     def read(ctx: click.Context, param: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
         found = pairs(ctx, param, given)
         check_roles(found, (*ROLES, *extra))
@@ -96,12 +95,16 @@ def only(command: Callable[..., None]) -> Callable[..., None]:
 def cutting(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the flags that say how windows are cut from series."""
     parameters = (
-        option("--window", type=click.Choice(["latest", "rolling"]), default="latest", help="Of a series: one, or all."),
+        option(
+            "--window", type=click.Choice(["latest", "rolling"]), default="latest", help="Of a series: one, or all."
+        ),
         option("--stride", type=click.IntRange(1), default=1, help="Steps from one rolling window to the next."),
         option("--from", "origin_from", metavar="DS", help="First origin of rolling windows."),
         option("--to", "origin_to", metavar="DS", help="Last origin of rolling windows."),
         option("--freq", metavar="FREQ", help="The time grid: h, 15min, D, MS, ...  [default: the bundle's]"),
-        option("--output-layout", type=click.Choice(["windows", "long"]), help="What a row of OUT is.  [default: as INPUT]"),
+        option(
+            "--output-layout", type=click.Choice(["windows", "long"]), help="What a row of OUT is.  [default: as INPUT]"
+        ),
         option("--sort", is_flag=True, help="Sort each file by series and time first, on disk (needs duckdb)."),
     )
     for parameter in reversed(parameters):

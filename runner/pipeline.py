@@ -144,7 +144,7 @@ class Pipeline:
         for unit in units:
             error = None
             try:
-                with self.dataset.open(unit.path) as file:
+                with self.dataset.open(unit.path, self.feed.dictionaries(unit)) as file:
                     self._refuse_replaced(unit)  # after opening: what is read from here on is what was planned
                     yield _Begin(unit, self.feed.form(unit, file))
                     yield from self.feed.blocks(unit, file)

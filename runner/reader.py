@@ -25,6 +25,8 @@ PIECE_ROWS = 64
 """Rows that are decoded at once; what a row takes in memory is only known afterwards (no number in a footer binds)."""
 PIECE_BYTES = 8 << 20
 """Of a row group with a larger piece than this, rows are decoded one by one."""
+STEP_LADDER = (1 << 17, 1 << 13, 1 << 6, 1)
+"""Rows of time steps that are decoded at once: the first number at which no piece is too large."""
 ROW_BYTES = 64 << 20
 """A single row that takes more than this is refused."""
 
@@ -76,7 +78,17 @@ def read_blocks(
         InputError: the file is damaged, or a row takes more memory than any should; names the file and the row group.
     """
     first, last = unit.row_groups or (0, file.metadata.num_row_groups - 1)
-    return rechunk(_batches(file, unit, layout, range(first, last + 1), min(size.rows, PIECE_ROWS), stop), size)
+    ladder = (min(size.rows, PIECE_ROWS), 1)
+    return rechunk(_batches(file, unit, layout.columns, range(first, last + 1), ladder, stop), size)
+
+
+def read_steps(file: pq.ParquetFile, unit: Unit, columns: list[str], stop: Stop) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a file of time steps in order, as many at once as fit a few megabytes.
+
+    Raises:
+        InputError: the file is damaged, or a row takes more memory than any should; names the file and the row group.
+    """
+    return _batches(file, unit, columns, range(file.metadata.num_row_groups), STEP_LADDER, stop)
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], size: BlockSize) -> Iterator[pa.RecordBatch]:
@@ -101,12 +113,12 @@ def rechunk(batches: Iterable[pa.RecordBatch], size: BlockSize) -> Iterator[pa.R
 
 
 def _batches(
-    file: pq.ParquetFile, unit: Unit, layout: Layout, groups: range, rows: int, stop: Stop
+    file: pq.ParquetFile, unit: Unit, columns: list[str], groups: range, ladder: tuple[int, ...], stop: Stop
 ) -> Iterator[pa.RecordBatch]:
     for group in groups:
         with _naming(unit, group):
             found, promised = 0, file.metadata.row_group(group).num_rows
-            for batch in _pieces(file, layout.columns, group, rows):
+            for batch in _pieces(file, columns, group, ladder):
                 stop.check()
                 _check(batch)
                 found += batch.num_rows
@@ -135,18 +147,18 @@ def _naming(unit: Unit, group: int) -> Iterator[None]:
         ) from error
 
 
-def _pieces(file: pq.ParquetFile, columns: list[str], group: int, rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield a row group's rows a few at a time; from the first piece on that is too large, one at a time."""
+def _pieces(file: pq.ParquetFile, columns: list[str], group: int, ladder: tuple[int, ...]) -> Iterator[pa.RecordBatch]:
+    """Yield a row group's rows a few at a time; from the first piece on that is too large, fewer, as the ladder goes."""
     done = 0
-    for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
-        if batch.nbytes > PIECE_BYTES and batch.num_rows > 1:
-            break
-        yield batch
-        done += batch.num_rows
-    else:
-        return
-    del batch
-    yield from islice(file.iter_batches(1, row_groups=[group], columns=columns, use_threads=False), done, None)
+    for rows in ladder:
+        batches = file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+        for batch in islice(batches, done // rows, None):
+            if batch.nbytes > PIECE_BYTES and batch.num_rows > 1:
+                break
+            yield batch
+            done += batch.num_rows
+        else:
+            return
 
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.types as pt
 
+from runner.calendar import calendar_names
 from runner.errors import FreerunError
 from runner.freq import Freq, Grid, grid_of
-from runner.manifest import Manifest
+from runner.manifest import Manifest, Static
 from runner.schema import hive_keys
 
+NOTHING = Static()
 FLAGS = {"available_mask": 1, "mask": 0}
 """Columns that say which targets count, and the value that does."""
 
@@ -45,9 +47,7 @@ class LongLayout:
     def columns(self) -> list[str]:
         """Return every column that has to be read, each once."""
         flag = [self.flag[0]] if self.flag else []
-        return list(
-            dict.fromkeys([self.unique_id, self.ds, *self.numbers.values(), *flag, *self.categories.values()])
-        )
+        return list(dict.fromkeys([self.unique_id, self.ds, *self.numbers.values(), *flag, *self.categories.values()]))
 
     @property
     def words(self) -> list[str]:
@@ -87,7 +87,9 @@ def match_long(
     problems = _presence_problems(schema, path, dict.fromkeys(wanted))
     problems += _role_problems(columns, {"unique_id", "ds", "y", "target", *FLAGS, *numbers, *categories})
     if len(flags) > 1:
-        problems.append("both 'mask' and 'available_mask' are there; 1 in mask = excluded, 1 in available_mask = counts")
+        problems.append(
+            "both 'mask' and 'available_mask' are there; 1 in mask = excluded, 1 in available_mask = counts"
+        )
     if problems:
         return None, problems
     kinds = {name: schema.field(name).type for name in [*wanted, *flags.values()]}
@@ -134,9 +136,7 @@ def _role_problems(columns: Mapping[str, str], known: set[str]) -> list[str]:
     return [f"--column {role}: no such role or feature (there are {', '.join(sorted(known))})" for role in unknown]
 
 
-def _type_problems(
-    kinds: Mapping[str, pa.DataType], unique_id: str, numbers: list[str], words: list[str]
-) -> list[str]:
+def _type_problems(kinds: Mapping[str, pa.DataType], unique_id: str, numbers: list[str], words: list[str]) -> list[str]:
     named = _plain(kinds[unique_id])
     problems = []
     if not (is_text(named) or pt.is_integer(named)):

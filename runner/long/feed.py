@@ -1,0 +1,128 @@
+"""Series as the pipeline's input: whole files of time steps, cut into windows block by block."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from runner.batch import join
+from runner.clock import Clock
+from runner.config import Job
+from runner.dataset import Dataset
+from runner.feed import Block
+from runner.freq import parse_freq
+from runner.long.cut import Cutter
+from runner.long.layout import LongLayout, match_long
+from runner.long.origins import Origins, Roll, bound, latest, rolling
+from runner.long.panel import Panel, read_panel
+from runner.long.rows import StepForm, keys_of, window_form
+from runner.long.series import Seen, whole_series
+from runner.manifest import Manifest
+from runner.parts import Part, Unit
+from runner.reader import block_size, read_steps
+from runner.schema import check_schemas, sizes_of
+from runner.stop import Stop
+from runner.writer import Form
+
+
+@dataclass(frozen=True, slots=True)
+class LongFeed:
+    """Input of which a row is a time step.
+
+    Attributes:
+        layouts: where the roles are, by input file.
+    """
+
+    manifest: Manifest
+    layouts: Mapping[str, LongLayout]
+    job: Job
+    clock: Clock
+    stop: Stop
+
+    def form(self, unit: Unit, file: pq.ParquetFile) -> Form:  # noqa: ARG002
+        """Return the form that the job asks for."""
+        made = StepForm if self.job.output_layout != "windows" else window_form
+        return made(self.layouts[unit.path], self.manifest.bundle_id, self.job.fallback)
+
+    def blocks(self, unit: Unit, file: pq.ParquetFile) -> Iterator[Block]:
+        """Yield the windows of all series, in full blocks, whatever the file's row groups are."""
+        return self.clock.timing("read", regroup(self._cut(unit, file), block_size(sizes_of(self.manifest)).rows))
+
+    def dictionaries(self, unit: Unit) -> list[str]:
+        """Return the columns of text."""
+        return self.layouts[unit.path].words
+
+    def casts(self, unit: Unit) -> tuple[str, ...]:
+        """Return the columns that become float32."""
+        return self.layouts[unit.path].casts
+
+    def check(self, part: Part) -> None:
+        """Promise nothing: how many windows a file holds is only known once they are cut."""
+
+    def _cut(self, unit: Unit, file: pq.ParquetFile) -> Iterator[Block]:
+        layout, rows_read = self.layouts[unit.path], 0
+        cutter = Cutter(self.manifest, layout.grid, self.job.window == "rolling", self.job.fallback is not None)
+        for panel in self._panels(unit, file, layout):
+            rows_read += len(panel.ordinal)
+            for origins in self._origins(panel, layout):
+                yield Block(keys_of(panel, origins, layout.grid), cutter.cut(panel, origins), rows_read)
+                rows_read = 0
+
+    def _panels(self, unit: Unit, file: pq.ParquetFile, layout: LongLayout) -> Iterator[Panel]:
+        pieces, seen = read_steps(file, unit, layout.columns, self.stop), Seen()
+        for rows, starts in whole_series(pieces, layout.unique_id):
+            panel = read_panel(rows, starts, layout, self.manifest)
+            seen.add(panel.names)
+            yield panel
+
+    def _origins(self, panel: Panel, layout: LongLayout) -> Iterator[Origins]:
+        context, horizon, padded = self.manifest.context_length, self.manifest.horizon, self.manifest.past_observed
+        most = block_size(sizes_of(self.manifest)).rows
+        if self.job.window == "latest":
+            yield from latest(panel, context, padded=padded).portions(most)
+        else:
+            first = bound(self.job.origin_from, layout.grid, "--from")
+            roll = Roll(self.job.stride, first, bound(self.job.origin_to, layout.grid, "--to"))
+            yield from rolling(panel, context, horizon, roll, most, padded=padded)
+
+
+def long_feed(dataset: Dataset, paths: set[str], manifest: Manifest, job: Job, clock: Clock, stop: Stop) -> LongFeed:
+    """Check the schemas of files of time steps.
+
+    Raises:
+        InputError: some do not fit; everything wrong with any of them is listed.
+        UsageError: the time grid, or a bound of it, is none.
+    """
+    freq, layouts = parse_freq(job.freq or manifest.freq or ""), {}
+    offenders: dict[str, list[str]] = {}
+    for path in sorted(paths):
+        with dataset.open(path) as file:
+            layout, offenders[path] = match_long(file.schema_arrow, path, manifest, job.columns, freq)
+        if layout:
+            layouts[path] = layout
+            bound(job.origin_from, layout.grid, "--from")
+            bound(job.origin_to, layout.grid, "--to")
+    check_schemas(offenders)
+    return LongFeed(manifest, layouts, job, clock, stop)
+
+
+def regroup(blocks: Iterable[Block], rows: int) -> Iterator[Block]:
+    """Regroup windows so that all blocks have exactly so many; fewer at the end."""
+    pending: list[Block] = []
+    held = 0
+    for block in blocks:
+        pending.append(block)
+        held += len(block.windows)
+        while held >= rows:
+            whole = _joined(pending)
+            rest = whole.windows.take(slice(rows, None))
+            yield Block(whole.keys.slice(0, rows), whole.windows.take(slice(0, rows)), whole.rows_read)
+            pending, held = [Block(whole.keys.slice(rows), rest, 0)], held - rows
+    if held or sum(block.rows_read for block in pending):
+        yield _joined(pending)
+
+
+def _joined(blocks: list[Block]) -> Block:
+    (keys,) = pa.Table.from_batches([block.keys for block in blocks]).combine_chunks().to_batches()
+    return Block(keys, join([block.windows for block in blocks]), sum(block.rows_read for block in blocks))

@@ -1,0 +1,160 @@
+"""Which windows are cut from whole series: the latest one of each, or all of them, rolling."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from runner.batch import GOOD, Index, reason_code
+from runner.errors import UsageError, explain
+from runner.freq import Grid, Ticks
+from runner.long.panel import Panel
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Windows to cut.
+
+    Attributes:
+        series: place of each window's series in its panel [W].
+        step: the last step that the forecast may see [W].
+        row: the last row at or before it; the one before the series' first where there is none [W].
+        reasons: why a window is none, as codes into REASONS [W].
+    """
+
+    series: Index
+    step: Ticks
+    row: Ticks
+    reasons: npt.NDArray[np.uint8]
+
+    def portions(self, most: int) -> Iterator["Origins"]:
+        """Yield them in order, at most so many at once."""
+        for begun in range(0, len(self.step), most):
+            own = slice(begun, begun + most)
+            yield Origins(self.series[own], self.step[own], self.row[own], self.reasons[own])
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """How windows roll over a series.
+
+    Attributes:
+        stride: steps from one origin to the next.
+        first, last: step and phase of the first and the last origin; None = as each series has them.
+    """
+
+    stride: int
+    first: tuple[int, int] | None
+    last: tuple[int, int] | None
+
+
+def latest(panel: Panel, context: int, *, padded: bool) -> Origins:
+    """Return one window a series, after its last known target.
+
+    Args:
+        panel: whole series.
+        context: steps that the encoder reads.
+        padded: a series with fewer is fine: the missing ones are not observed.
+    """
+    row, first = panel.last_known(), panel.starts[:-1]
+    none = row < first
+    begin = panel.ordinal[first]
+    step = np.where(none, begin - 1, panel.ordinal[np.maximum(row, first)])
+    reasons = _marked(panel.reasons, none, "past_not_observed")
+    if not padded:
+        reasons = _marked(reasons, step - begin + 1 < context, "series_too_short")
+    return Origins(np.arange(len(panel)), step, row, reasons)
+
+
+def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, padded: bool) -> Iterator[Origins]:
+    """Yield the windows of all series, each with a whole horizon behind its origin, at most so many at once.
+
+    An origin need not have a known target itself. A series that is too short for one window, or that has something
+    wrong with it, is one reject.
+
+    Args:
+        panel: whole series.
+        context: steps that the encoder reads.
+        horizon: steps that are forecast.
+        roll: which origins.
+        most: windows at once.
+        padded: a series too short for a whole context has one window nevertheless: the missing steps are not observed.
+    """
+    start, last_row = panel.starts[:-1], panel.last_known()
+    none = last_row < start
+    begin, end = panel.ordinal[start], panel.ordinal[np.maximum(last_row, start)]
+    final = end - horizon
+    first = begin + context - 1
+    first = np.where(final >= begin, np.minimum(first, final), first) if padded else first
+    reasons = _marked(_marked(panel.reasons, none, "past_not_observed"), first > final, "series_too_short")
+    first, final = _within(first, final, panel.phase, roll)
+    count = np.where(reasons == GOOD, np.maximum((final - first) // roll.stride + 1, 0), 1)
+    first = np.where(reasons == GOOD, first, end)
+    ends = np.cumsum(count)
+    regular = panel.regular()
+    for begun in range(0, int(ends[-1]) if len(ends) else 0, most):
+        places = np.arange(begun, min(begun + most, int(ends[-1])))
+        series = np.searchsorted(ends, places, "right")
+        step = first[series] + (places - (ends - count)[series]) * roll.stride
+        yield Origins(series, step, _rows(panel, series, step, regular), reasons[series])
+
+
+def moment(text: str, kind: pa.DataType, flag: str) -> pa.Array:
+    """Read a time of the command line as one of a column's type; without a zone of its own it is in the column's.
+
+    Raises:
+        UsageError: it is no such time.
+    """
+    try:
+        if pa.types.is_timestamp(kind) and kind.tz:
+            return _zoned(text, kind)
+        return pa.array([text]).cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise UsageError(
+            explain(f"{flag} is no time of the data", got=text, expected=f"a {kind}, such as 2026-11-23")
+        ) from error
+
+
+def bound(text: str | None, grid: Grid, flag: str) -> tuple[int, int] | None:
+    """Return the step and the phase of a time of the command line."""
+    if text is None:
+        return None
+    step, phase = grid.read(moment(text, grid.kind, flag))
+    return int(step[0]), int(phase[0])
+
+
+def _zoned(text: str, kind: pa.DataType) -> pa.Array:
+    try:
+        return pc.assume_timezone(
+            pa.array([text]).cast(pa.timestamp(kind.unit)), kind.tz, ambiguous="earliest", nonexistent="latest"
+        )
+    except pa.ArrowInvalid:  # it says which zone it means
+        return pa.array([text]).cast(pa.timestamp(kind.unit, "UTC")).cast(kind)
+
+
+def _within(first: Ticks, final: Ticks, phase: Ticks, roll: Roll) -> tuple[Ticks, Ticks]:
+    """Move the first origin to the first of the roll that is not before it, and the last one into its bounds."""
+    if roll.first is not None:
+        anchor = roll.first[0] + (phase < roll.first[1])
+        first = anchor + np.maximum(-((anchor - first) // roll.stride), 0) * roll.stride
+    if roll.last is not None:
+        final = np.minimum(final, roll.last[0] - (phase > roll.last[1]))
+    return first, final
+
+
+def _rows(panel: Panel, series: Index, step: Ticks, regular: npt.NDArray[np.bool_]) -> Ticks:
+    """Return the last row at or before each step [W]."""
+    start = panel.starts[series]
+    row = start + step - panel.ordinal[start]
+    for place in np.unique(series[~regular[series]]):
+        own = series == place
+        rows = panel.ordinal[panel.starts[place] : panel.starts[place + 1]]
+        row[own] = panel.starts[place] + np.searchsorted(rows, step[own], "right") - 1
+    return row
+
+
+def _marked(reasons: npt.NDArray[np.uint8], bad: npt.NDArray[np.bool_], reason: str) -> npt.NDArray[np.uint8]:
+    return np.where(bad & (reasons == GOOD), np.uint8(reason_code(reason)), reasons)
