@@ -130,11 +130,14 @@ class Run:
     def _feed(self, dataset: Dataset) -> "Feed":
         """Look at the columns of all files that will be read, before the first row."""
         paths = {unit.path for unit in self.plan.todo}
+        given = dataset, paths, self.bundle.manifest, self.job, self.clock, self.stop
         if self.job.layout == "long":
-            from runner.long.feed import long_feed as opened
-        else:
-            from runner.feed import window_feed as opened
-        return opened(dataset, paths, self.bundle.manifest, self.job, self.clock, self.stop)
+            from runner.long.feed import long_feed
+
+            return long_feed(*given)
+        from runner.feed import window_feed
+
+        return window_feed(*given)
 
     def _begin(self) -> None:
         """Leave word of what is about to be done, and take back what will no longer be true."""

@@ -148,7 +148,7 @@ def _naming(unit: Unit, group: int) -> Iterator[None]:
 
 
 def _pieces(file: pq.ParquetFile, columns: list[str], group: int, ladder: tuple[int, ...]) -> Iterator[pa.RecordBatch]:
-    """Yield a row group's rows a few at a time; from the first piece on that is too large, fewer, as the ladder goes."""
+    """Yield a row group's rows a few at a time; from a piece on that is too large, fewer, as the ladder goes."""
     done = 0
     for rows in ladder:
         batches = file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)

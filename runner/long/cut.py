@@ -9,7 +9,7 @@ from runner.batch import F32, GOOD, Bool, Index, WindowBatch, reason_code
 from runner.calendar import calendar_names, calendar_values
 from runner.freq import Grid, Ticks
 from runner.long.origins import Origins
-from runner.long.panel import Numbers, Panel
+from runner.long.panel import Panel
 from runner.manifest import Manifest
 
 
@@ -34,7 +34,7 @@ class Cutter:
         manifest, context = self.manifest, self.manifest.context_length
         rows, there = self._rows(panel, origins)
         codes = origins.reasons.copy()
-        known = _taken(panel.known, rows, there)
+        known: Bool = there & panel.known[rows]
         observed = known[:, :context]
         times = self._calendar(panel, origins)
         past, finite = self._past(panel, rows[:, :context], observed, times[:, :context])
@@ -43,7 +43,8 @@ class Cutter:
             _reject(codes, ~observed.all(axis=1), "past_not_observed")
         _reject(codes, ~np.all(finite | ~observed[:, :, None], axis=(1, 2)), "past_not_finite")
         future = self._future(panel, rows[:, context:], there[:, context:], times[:, context:], codes)
-        truth = _taken(panel.numbers[manifest.target.name], rows[:, context:], known[:, context:]).astype(np.float64)
+        values = panel.numbers[manifest.target.name][rows[:, context:]].astype(np.float64)
+        truth = np.where(known[:, context:], values, 0.0)
         if self.with_target:
             with np.errstate(over="ignore"):
                 _reject(codes, ~np.isfinite(truth.astype(np.float32)).all(axis=1), "target_not_finite")
@@ -119,11 +120,6 @@ class Cutter:
         steps = (origins.step[:, None] + offsets).ravel()
         times = self.grid.times(steps, np.repeat(panel.phase[origins.series], len(offsets)))
         return calendar_values(self.manifest.calendar, times).reshape(len(origins.step), len(offsets), -1)
-
-
-def _taken(values: Numbers | Bool, rows: Ticks, there: Bool) -> npt.NDArray[np.generic]:
-    """Return the values of rows, 0 where there are none."""
-    return np.where(there, values[rows], values.dtype.type(0))
 
 
 def _reject(codes: npt.NDArray[np.uint8], rows: Bool | np.bool_ | Index, reason: str) -> None:

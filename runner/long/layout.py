@@ -145,10 +145,8 @@ def _type_problems(kinds: Mapping[str, pa.DataType], unique_id: str, numbers: li
         kind = kinds[name]
         if not (pt.is_floating(kind) or pt.is_integer(kind) or pt.is_boolean(kind)):
             problems.append(f"column '{name}': {kind}, expected numbers")
-    for name in words:
-        if not is_text(_plain(kinds[name])):
-            problems.append(f"column '{name}' (a category): {kinds[name]}, expected text")
-    return problems
+    bare = [name for name in words if not is_text(_plain(kinds[name]))]
+    return [*problems, *(f"column '{name}' (a category): {kinds[name]}, expected text" for name in bare)]
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -103,11 +103,9 @@ def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest
 def _numbers(column: pa.Array) -> Numbers:
     """Return a column's numbers, NaN where they are null; those that are no floats become float64."""
     values = np.asarray(column.to_numpy(zero_copy_only=False))
-    return values if values.dtype in (np.float32, np.float64) else np.asarray(pa_floats(column))
-
-
-def pa_floats(column: pa.Array) -> Numbers:
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+    if values.dtype not in (np.float32, np.float64):
+        values = np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+    return values
 
 
 def _mark(reasons: Codes, starts: Ticks, rows: Index, reason: str) -> None:
@@ -165,4 +163,4 @@ def _one_a_step(ordinal: Ticks, on_grid: Bool, first: int, last: int) -> Index:
     """Return the rows of a series in the order of their steps, of several rows of a step the last one."""
     rows = np.arange(first, last)[on_grid[first:last]]
     rows = rows[np.argsort(ordinal[rows], kind="stable")]
-    return rows[np.append(np.diff(ordinal[rows]) > 0, True)]
+    return np.asarray(rows[np.append(np.diff(ordinal[rows]) > 0, True)])

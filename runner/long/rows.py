@@ -17,7 +17,7 @@ STEP, PHASE = "step", "phase"
 
 
 def keys_of(panel: Panel, origins: Origins, grid: Grid) -> pa.RecordBatch:
-    """Return what a part needs to know of windows beside their forecasts: series, origin, and where on the grid that is."""
+    """Return what a part tells of windows beside forecasts: the series, and the origin as time, step and phase."""
     phase = panel.phase[origins.series]
     columns = {
         "unique_id": panel.names.take(pa.array(origins.series)),
