@@ -95,7 +95,7 @@ class Job:
         found = {"mode": self.mode, "precision": self.precision, "fallback": self.fallback}
         if self.layout == "windows":
             return {**found, "columns": {role: self.column(role) for role in ROLES}}
-        cut = {name: getattr(self, name) for name in ("window", "stride", "origin_from", "origin_to", "freq")}
+        cut = {name: getattr(self, name) for name in ("window", "stride", "origin_from", "origin_to", "freq", "sort")}
         return {**found, **cut, "columns": self.columns, "output_layout": self.output_layout or "long"}
 
     def options(self) -> dict[str, Any]:

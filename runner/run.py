@@ -2,6 +2,7 @@
 
 import contextlib
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from runner.bundle import open_bundle
@@ -131,6 +132,9 @@ def refuse_long(job: Job, manifest: Manifest) -> None:
         got = ", ".join(target.name for target in manifest.targets)
         remedy = "--layout windows"
         raise UsageError(explain("the long layout has one target", got=got, remedy=remedy))
+    if job.sort and find_spec("duckdb") is None:
+        remedy = "pip install 'freerun[sort]', or write files sorted by series and time"
+        raise UsageError(explain("--sort needs duckdb", got="none is installed", remedy=remedy))
     if job.freq is None and manifest.freq is None:
         remedy = "--freq h, say (s, min, h, D, W, MS, ME, QS, QE, YS, YE, or 1 where ds is an integer)"
         raise UsageError(explain("nobody says how long a time step is", remedy=remedy))
