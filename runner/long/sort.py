@@ -29,7 +29,7 @@ SETTINGS = {
     "allow_community_extensions": False,
     "allow_persistent_secrets": False,
 }
-SEALS = ("SET enable_external_access = false", "SET lock_configuration = true")
+SEALS = ("SET enable_progress_bar = false", "SET enable_external_access = false", "SET lock_configuration = true")
 """What follows once the temporary folder is known: no file but there is opened, and no network at all."""
 FULL = ("IO Error", "Out of Memory Error")
 """How duckdb's messages begin when disk or memory ran out; it is pyarrow that raises them."""
