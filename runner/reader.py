@@ -88,7 +88,16 @@ def read_steps(file: pq.ParquetFile, unit: Unit, columns: list[str], stop: Stop)
     Raises:
         InputError: the file is damaged, or a row takes more memory than any should; names the file and the row group.
     """
-    return _batches(file, unit, columns, range(file.metadata.num_row_groups), STEP_LADDER, stop)
+    for group in range(file.metadata.num_row_groups):
+        ladder = _steps_at_once(file.metadata.row_group(group), columns)
+        yield from _batches(file, unit, columns, range(group, group + 1), ladder, stop)
+
+
+def _steps_at_once(group: pq.RowGroupMetaData, columns: list[str]) -> tuple[int, ...]:
+    """Return the ladder without the numbers of rows that are too large by what the footer says: of long text."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+    return (*(rows for rows in STEP_LADDER[:-1] if rows * size <= PIECE_BYTES * max(group.num_rows, 1)), 1)
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], size: BlockSize) -> Iterator[pa.RecordBatch]:

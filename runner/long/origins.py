@@ -72,8 +72,8 @@ def latest(panel: Panel, context: int, *, padded: bool) -> Origins:
 def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, padded: bool) -> Iterator[Origins]:
     """Yield the windows of all series, each with a whole horizon behind its origin, at most so many at once.
 
-    An origin need not have a known target itself. A series that is too short for one window, or that has something
-    wrong with it, is one reject.
+    An origin need not have a known target itself, but where no row at all is in the context, there is no window. A
+    series that is too short for one window, or that has something wrong with it, is one reject.
 
     Args:
         panel: whole series.
@@ -91,14 +91,15 @@ def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, 
     first = np.where(final >= begin, np.minimum(first, final), first) if padded else first
     reasons = _marked(_marked(panel.reasons, none, "past_not_observed"), first > final, "series_too_short")
     first, final = _within(first, final, panel.phase, roll)
-    count = np.where(reasons == GOOD, np.maximum((final - first) // roll.stride + 1, 0), 1)
-    first = np.where(reasons == GOOD, first, end)
-    ends = np.cumsum(count)
-    regular = panel.regular()
+    of, begin, until = _stretches(panel, context, reasons == GOOD)
+    begin = first[of] + np.maximum(-((first[of] - begin) // roll.stride), 0) * roll.stride
+    count = np.maximum((np.minimum(final[of], until) - begin) // roll.stride + 1, 0)
+    begin, count = np.where(reasons[of] == GOOD, begin, end[of]), np.where(reasons[of] == GOOD, count, 1)
+    ends, regular = np.cumsum(count), panel.regular()
     for begun in range(0, int(ends[-1]) if len(ends) else 0, most):
         places = np.arange(begun, min(begun + most, int(ends[-1])))
-        series = np.searchsorted(ends, places, "right")
-        step = first[series] + (places - (ends - count)[series]) * roll.stride
+        stretch = np.searchsorted(ends, places, "right")
+        series, step = of[stretch], begin[stretch] + (places - (ends - count)[stretch]) * roll.stride
         yield Origins(series, step, _rows(panel, series, step, regular), reasons[series])
 
 
@@ -143,6 +144,20 @@ def _within(first: Ticks, final: Ticks, phase: Ticks, roll: Roll) -> tuple[Ticks
     if roll.last is not None:
         final = np.minimum(final, roll.last[0] - (phase > roll.last[1]))
     return first, final
+
+
+def _stretches(panel: Panel, context: int, good: npt.NDArray[np.bool_]) -> tuple[Index, Ticks, Ticks]:
+    """Cut series where steps are missing for longer than a context, so that a gap of years takes no time.
+
+    Returns:
+        The series of each stretch [n], and the first and the last step whose context has a row of it [n]. A series that
+        is not good is one stretch.
+    """
+    gap = np.diff(panel.ordinal) > context
+    gap &= np.repeat(good, panel.lengths)[1:]
+    cuts = np.union1d(panel.starts[:-1], np.flatnonzero(gap) + 1)
+    last = np.append(cuts[1:], len(panel.ordinal)) - 1
+    return np.searchsorted(panel.starts, cuts, "right") - 1, panel.ordinal[cuts], panel.ordinal[last] + context - 1
 
 
 def _rows(panel: Panel, series: Index, step: Ticks, regular: npt.NDArray[np.bool_]) -> Ticks:

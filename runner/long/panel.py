@@ -17,6 +17,8 @@ from runner.manifest import Manifest
 
 Numbers = npt.NDArray[np.floating[Any]]
 Codes = npt.NDArray[np.uint8]
+FARTHEST = 1 << 61
+"""Steps from 1970 (or 0): up to there, differences and sums of steps fit an int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest
         manifest: of the bundle.
 
     Raises:
-        InputError: a row has no time.
+        InputError: a row has no time, or one that is out of reach.
     """
     names, times = names_of(rows.column(layout.unique_id), starts), rows.column(layout.ds)
     if times.null_count:
@@ -82,6 +84,9 @@ def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest
         what = f"column '{layout.ds}' has rows without a time"
         raise InputError(explain(what, got=f"{times.null_count}, the first of series {first}"))
     ordinal, phases = layout.grid.read(times)
+    if (np.abs(ordinal) > FARTHEST).any():
+        first = names[int(np.searchsorted(starts, int(np.argmax(np.abs(ordinal))), "right")) - 1]
+        raise InputError(explain(f"column '{layout.ds}' has a time that no grid reaches", got=f"in series {first}"))
     numbers = {name: _numbers(rows.column(column)) for name, column in layout.numbers.items()}
     reasons = np.zeros(len(starts) - 1, np.uint8)
     known = ~np.isnan(numbers[manifest.target.name])
@@ -91,7 +96,7 @@ def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest
         _mark(
             reasons,
             starts,
-            np.flatnonzero((flags != 0) & (flags != 1)),
+            np.flatnonzero(known & (flags != 0) & (flags != 1)),  # what is said of no target is not looked at
             "mask_not_binary" if counts == 0 else "observed_not_binary",
         )
         known &= flags == counts
