@@ -93,10 +93,15 @@ def read_steps(file: pq.ParquetFile, unit: Unit, columns: list[str], stop: Stop)
         yield from _batches(file, unit, columns, range(group, group + 1), ladder, stop)
 
 
+def claimed_bytes(group: pq.RowGroupMetaData, columns: list[str]) -> int:
+    """Return how many bytes these columns have before compression, by what the footer says."""
+    chunks = (group.column(index) for index in range(group.num_columns))
+    return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+
+
 def _steps_at_once(group: pq.RowGroupMetaData, columns: list[str]) -> tuple[int, ...]:
     """Return the ladder without the numbers of rows that are too large by what the footer says: of long text."""
-    chunks = [group.column(index) for index in range(group.num_columns)]
-    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+    size = claimed_bytes(group, columns)
     return (*(rows for rows in STEP_LADDER[:-1] if rows * size <= PIECE_BYTES * max(group.num_rows, 1)), 1)
 
 

@@ -21,6 +21,7 @@ from runner.long.panel import Panel, read_panel
 from runner.long.rows import StepForm, keys_of, window_form
 from runner.long.series import Seen, whole_series
 from runner.long.sort import Sorter, sort_megabytes
+from runner.long.text import few_words, refuse_claims
 from runner.manifest import Manifest
 from runner.parts import Part, Unit
 from runner.reader import block_size, read_steps
@@ -36,11 +37,13 @@ class LongFeed:
 
     Attributes:
         layouts: where the roles are, by input file.
+        words: columns that are best read as dictionaries, by input file.
         sorter: puts rows in order; None = they are.
     """
 
     manifest: Manifest
     layouts: Mapping[str, LongLayout]
+    words: Mapping[str, list[str]]
     job: Job
     clock: Clock
     stop: Stop
@@ -56,8 +59,8 @@ class LongFeed:
         return self.clock.timing("read", regroup(self._cut(unit, file), block_size(sizes_of(self.manifest)).rows))
 
     def dictionaries(self, unit: Unit) -> list[str]:
-        """Return the columns of text."""
-        return self.layouts[unit.path].words
+        """Return the columns of text whose words are few."""
+        return self.words[unit.path]
 
     def casts(self, unit: Unit) -> tuple[str, ...]:
         """Return the columns that become float32."""
@@ -77,6 +80,7 @@ class LongFeed:
                     rows_read = 0
 
     def _panels(self, unit: Unit, file: pq.ParquetFile, layout: LongLayout) -> Iterator[Panel]:
+        refuse_claims(file.metadata, layout.words)
         pieces, seen = read_steps(file, unit, layout.columns, self.stop), Seen()
         if self.sorter:
             pieces = self.sorter.sort(pieces, layout.unique_id, layout.ds)
@@ -116,18 +120,19 @@ def long_feed(
         InputError: some do not fit; everything wrong with any of them is listed.
         UsageError: the time grid, or a bound of it, is none.
     """
-    freq, layouts = parse_freq(job.freq or manifest.freq or ""), {}
+    freq, layouts, words = parse_freq(job.freq or manifest.freq or ""), {}, {}
     offenders: dict[str, list[str]] = {}
     for path in sorted(paths):
         with dataset.open(path) as file:
             layout, offenders[path] = match_long(file.schema_arrow, path, manifest, job.columns, freq)
+            words[path] = few_words(file.metadata, layout.words) if layout else []
         if layout:
             layouts[path] = layout
             bound(job.origin_from, layout.grid, "--from")
             bound(job.origin_to, layout.grid, "--to")
     check_schemas(offenders)
     sorter = Sorter(out, stop, sort_megabytes(job.max_memory)) if job.sort else None
-    return LongFeed(manifest, layouts, job, clock, stop, sorter)
+    return LongFeed(manifest, layouts, words, job, clock, stop, sorter)
 
 
 def regroup(blocks: Iterable[Block], rows: int) -> Iterator[Block]:

@@ -9,6 +9,7 @@ import pyarrow.types as pt
 from runner.calendar import calendar_names
 from runner.errors import FreerunError
 from runner.freq import Freq, Grid, grid_of
+from runner.long.text import is_text
 from runner.manifest import Manifest, Static
 from runner.schema import hive_keys
 
@@ -102,10 +103,6 @@ def match_long(
     flag = next(((column, FLAGS[role]) for role, column in flags.items()), None)
     layout = LongLayout(unique_id, ds, _plain(kinds[unique_id]), grid, target, flag, numbers, categories, casts)
     return (None, problems) if problems else (layout, [])
-
-
-def is_text(kind: pa.DataType) -> bool:
-    return bool(pt.is_string(kind) or pt.is_large_string(kind))
 
 
 def _target_column(schema: pa.Schema, manifest: Manifest, columns: Mapping[str, str]) -> str:

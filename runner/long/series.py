@@ -10,6 +10,7 @@ import pyarrow.types as pt
 
 from runner.errors import InputError, explain
 from runner.freq import Ticks
+from runner.long.text import encoded
 
 LONGEST_SERIES = 64 << 20
 """Bytes of the rows of one series, which have to be in memory together: some two million steps."""
@@ -23,13 +24,13 @@ def whole_series(pieces: Iterable[pa.RecordBatch], name: str) -> Iterator[tuple[
         name: the column of the series.
 
     Yields:
-        Rows of whole series, and where each of them begins, the end of the last one behind [n + 1].
+        Rows of whole series, text as dictionaries; where each series begins, and the end of the last one [n + 1].
 
     Raises:
-        InputError: a row has no series, or a series is too long.
+        InputError: a row has no series, a series is too long, or its name is.
     """
     held: list[pa.RecordBatch] = []
-    for piece in pieces:
+    for piece in map(encoded, pieces):
         starts = _starts(piece.column(name), name)
         if held and _name(held[-1], name, -1) != _name(piece, name, 0):
             yield _joined(held)
@@ -77,8 +78,6 @@ def _starts(column: pa.Array, name: str) -> Ticks:
     """Return where series begin in consecutive rows, and the number of rows [n + 1]."""
     if column.null_count or (pt.is_dictionary(column.type) and column.dictionary.null_count):
         raise InputError(explain(f"column '{name}' has rows without a series", got="null", expected="text or integers"))
-    if not (pt.is_dictionary(column.type) or pt.is_integer(column.type)):
-        column = column.dictionary_encode()
     codes = np.asarray(column.indices if pt.is_dictionary(column.type) else column)
     inner = np.flatnonzero(codes[1:] != codes[:-1]) + 1
     if pt.is_dictionary(column.type) and len(inner):  # a dictionary may hold a word twice

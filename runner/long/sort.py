@@ -7,19 +7,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from runner.dataset import first_line
-from runner.errors import InputError, OutputError, explain
+from runner.errors import OutputError, explain
+from runner.long.text import refuse_long
 from runner.stop import Stop
 from runner.storage import OutputFolder
 
 MEGABYTES, FEWEST_MEGABYTES = 128, 64
 """What the sort may take of memory; with half of the smaller number it was seen to fail."""
 ROWS_AT_ONCE = 1 << 13
-LONGEST_TEXT = 1 << 10
-"""Bytes of a name: as many rows as are handed over at once take memory that nobody bounds otherwise."""
 NUMBERS = {8: pa.int8(), 16: pa.int16(), 32: pa.int32(), 64: pa.int64()}
 SETTINGS = {
     "threads": 1,
@@ -150,7 +148,7 @@ class _Source:
             begun = 0
             batch: pa.RecordBatch | None = self.first
             while batch is not None:
-                _refuse_long(batch)
+                refuse_long(batch)
                 row = pa.array(np.arange(begun, begun + batch.num_rows))
                 columns = [
                     column.view(kind) if kind != column.type else column
@@ -167,19 +165,6 @@ class _Source:
 def _plain(kind: pa.DataType) -> pa.DataType:
     """Return the type that a column has in duckdb: what is no text is an integer of as many bits."""
     return NUMBERS[kind.bit_width] if pt.is_floating(kind) or pt.is_temporal(kind) else kind
-
-
-def _refuse_long(batch: pa.RecordBatch) -> None:
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        words = column.dictionary if pt.is_dictionary(column.type) else column
-        if not (pt.is_string(words.type) or pt.is_large_string(words.type)):
-            continue
-        longest = pc.max(pc.binary_length(words)).as_py() or 0
-        if longest > LONGEST_TEXT:
-            expected = f"at most {LONGEST_TEXT:,} bytes where rows are sorted"
-            raise InputError(
-                explain(f"column '{name}' has a text too long", got=f"{longest:,} bytes", expected=expected)
-            )
 
 
 def _read(found: Any) -> Iterator[pa.RecordBatch]:
