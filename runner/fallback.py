@@ -35,5 +35,5 @@ def fill(
         else:
             each[:, :, index] = naive_last(past, known)[:, None]
     found = prediction.copy()
-    found[rows] = each.reshape(len(rows), -1)
+    found[rows] = each.reshape(len(rows), prediction.shape[1])
     return found, filled

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,9 @@ def reference_forecast(weights: Weights, past: Any, observed: Any, future: Any, 
     return np.concatenate(steps, axis=1)
 
 
-def make_bundle(path: Path, seed: int = 0, *, fused: bool = False, int8: bool = False, **changes: Any) -> Path:
+def make_bundle(
+    path: Path, seed: int = 0, *, fused: bool = False, int8: bool = False, flags: bool = True, **changes: Any
+) -> Path:
     """Write a certified-looking bundle whose graphs come straight from onnx.helper.
 
     Args:
@@ -88,19 +90,23 @@ def make_bundle(path: Path, seed: int = 0, *, fused: bool = False, int8: bool = 
         seed: draws other weights, so another bundle.
         fused: let each form hold the graph of the whole horizon, made by the exporter of the same pair.
         int8: let the bundle hold the int8 form too, made by the exporter of the same pair.
+        flags: let the encoder take `past_observed`; without it the graph takes every step for observed.
         changes: keys of the manifest to replace before it is closed.
     """
     weights = draw_weights(seed)
-    pair = make_pair(seed)
+    pair = make_pair(seed, flags=flags)
     golden = golden_windows()
     expected = reference_forecast(weights, golden.past, golden.past_observed, golden.future_known).astype(np.float32)
     files = {
         "encoder.onnx": pair.encoder,
         "decoder_step.onnx": pair.decoder_step,
-        "golden.parquet": _golden(golden, expected),
+        "golden.parquet": _golden(golden if flags else replace(golden, past_observed=None), expected),
         "certificate.json": json.dumps({"export_id": pair.export_id}).encode(),
     }
     values = _manifest(files, pair.export_id)
+    if not flags:
+        values["past_observed"] = False
+        del values["encoder"]["tensors"]["past_observed"]
     manifest = closed(values)
     if fused:
         files["fused.onnx"] = make_form(pair, manifest, "fp32").fused
@@ -114,11 +120,11 @@ def make_bundle(path: Path, seed: int = 0, *, fused: bool = False, int8: bool = 
     return path
 
 
-def make_pair(seed: int = 0) -> GraphPair:
+def make_pair(seed: int = 0, *, flags: bool = True) -> GraphPair:
     """Return the float32 graphs of the hand-made bundle."""
     weights = draw_weights(seed)
     export_id = hashlib.sha256(f"tiny {seed}".encode()).hexdigest()
-    return GraphPair(_encoder(weights, export_id), _step(weights, export_id), export_id)
+    return GraphPair(_encoder(weights, export_id, flags=flags), _step(weights, export_id), export_id)
 
 
 def golden_windows() -> WindowBatch:
@@ -164,7 +170,8 @@ def plain_graph(graph: bytes) -> Callable[[Any], dict[str, np.ndarray]]:
 
 def _golden(windows: WindowBatch, prediction: np.ndarray) -> bytes:
     columns = {name: getattr(windows, name) for name in ("past", "past_observed", "future_known")}
-    table = pa.table({name: values.tolist() for name, values in {**columns, "prediction": prediction}.items()})
+    given = {name: values for name, values in {**columns, "prediction": prediction}.items() if values is not None}
+    table = pa.table({name: values.tolist() for name, values in given.items()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return sink.getvalue().to_pybytes()
@@ -261,14 +268,22 @@ def _ints(name: str, *values: int) -> Any:
     return numpy_helper.from_array(np.array(values, np.int64), name)
 
 
-def _encoder(weights: Weights, export_id: str) -> bytes:
+def _encoder(weights: Weights, export_id: str, *, flags: bool = True) -> bytes:
     node = helper.make_node
     constants = [
         *_lstm_tensors("e", weights.encoder), _ints("axis0", 0), _ints("axis2", 2), _ints("zero", 0), _ints("one", 1),
         numpy_helper.from_array(np.array([[-1.0]], np.float32), "start"),
         numpy_helper.from_array(np.zeros((1, 1), np.float32), "nought"),
+        *([] if flags else [numpy_helper.from_array(np.ones((1, 1), np.float32), "all")]),
     ]  # fmt: skip
+    there = [
+        node("Gather", ["past", "zero"], ["first_feature"], axis=2),
+        node("Squeeze", ["first_feature", "axis2"], ["values"]),
+        node("Mul", ["values", "nought"], ["noughts"]),
+        node("Add", ["noughts", "all"], ["past_observed"]),
+    ]
     nodes = [
+        *([] if flags else there),
         node("Unsqueeze", ["past_observed", "axis2"], ["flags"]),
         node("Mul", ["past", "flags"], ["known"]),
         node("Concat", ["known", "flags"], ["joined"], axis=2),
@@ -280,7 +295,7 @@ def _encoder(weights: Weights, export_id: str) -> bytes:
         node("Mul", ["first", "nought"], ["zeros"]),
         node("Add", ["zeros", "start"], ["previous_0"]),
     ]
-    inputs = {"past": (C, F), "past_observed": (C,)}
+    inputs = {"past": (C, F), **({"past_observed": (C,)} if flags else {})}
     return _graph(nodes, inputs, {"previous_0": (1,), "hidden": (U,), "cell": (U,)}, constants, export_id)
 
 
