@@ -76,6 +76,9 @@ class LongFeed:
             for panel in self._panels(unit, file, layout):
                 rows_read += len(panel.ordinal)
                 for origins in self._origins(panel, layout):
+                    layout.grid.times(
+                        origins.step + self.manifest.horizon, panel.phase[origins.series]
+                    )  # it has to fit
                     yield Block(keys_of(panel, origins, layout.grid), cutter.cut(panel, origins), rows_read)
                     rows_read = 0
 

@@ -80,13 +80,13 @@ def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest
     """
     names, times = names_of(rows.column(layout.unique_id), starts), rows.column(layout.ds)
     if times.null_count:
-        first = names[int(np.searchsorted(starts, int(np.argmax(np.asarray(times.is_null()))), "right")) - 1]
+        first = _series_of(int(np.argmax(np.asarray(times.is_null()))), names, starts)
         what = f"column '{layout.ds}' has rows without a time"
-        raise InputError(explain(what, got=f"{times.null_count}, the first of series {first}"))
+        raise InputError(explain(what, got=f"the first in series {first!r}"))
     ordinal, phases = layout.grid.read(times)
     if (np.abs(ordinal) > FARTHEST).any():
-        first = names[int(np.searchsorted(starts, int(np.argmax(np.abs(ordinal))), "right")) - 1]
-        raise InputError(explain(f"column '{layout.ds}' has a time that no grid reaches", got=f"in series {first}"))
+        first = _series_of(int(np.argmax(np.abs(ordinal))), names, starts)
+        raise InputError(explain(f"column '{layout.ds}' has a time that no grid reaches", got=f"in series {first!r}"))
     numbers = {name: _numbers(rows.column(column)) for name, column in layout.numbers.items()}
     reasons = np.zeros(len(starts) - 1, np.uint8)
     known = ~np.isnan(numbers[manifest.target.name])
@@ -103,6 +103,11 @@ def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest
     phase, off_grid = _phases(phases, times, ordinal, starts, layout)
     panel = Panel(names, starts, ordinal, phase, numbers, known, None, reasons)
     return _in_order(panel, off_grid)
+
+
+def _series_of(row: int, names: pa.Array, starts: Ticks) -> object:
+    """Return the name of the series that a row belongs to."""
+    return names[int(np.searchsorted(starts, row, "right")) - 1].as_py()
 
 
 def _numbers(column: pa.Array) -> Numbers:
