@@ -3,7 +3,7 @@
 import errno
 import gc
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -350,3 +350,54 @@ def test_a_full_disk_is_told_with_what_was_written_and_what_is_free(out, calls, 
     monkeypatch.setattr("os.statvfs", lambda _: os.statvfs_result((1, 1000, 9, 9, 3, 0, 0, 0, 0, 0)))
     with pytest.raises(OutputError, match=f"{os.strerror(number)} after 7 bytes of it; 3,000 bytes are free"):
         out.write(NAME, b"content")
+
+
+def test_a_folder_for_a_while_is_no_data_for_readers_and_gone_in_the_end_with_all_that_is_in_it(out):
+    with out.scratch() as place:
+        (Path(place) / "rows.parquet").write_bytes(b"rows")
+        (Path(place) / "deep").mkdir()
+        (Path(place) / "deep" / "more").write_bytes(b"rows")
+        (folder,) = (path for path in out.root.iterdir() if path.name.startswith("."))
+        assert folder.name.endswith(TEMPORARY)
+        assert folder.stat().st_mode & 0o077 == 0
+        assert (out.names(), out.unfinished()) == ([], [folder.name])
+    assert list(out.root.rglob(f".*{TEMPORARY}")) == []
+
+
+def test_a_folder_for_a_while_is_gone_where_its_user_fails_and_lies_in_the_partition_of_the_run(out):
+    partition = OutputFolder(out.root, within=PurePosixPath("date=2026-11-23"))
+    with pytest.raises(KeyError), partition.scratch() as place:
+        assert [path.suffix for path in (out.root / "date=2026-11-23").iterdir()] == [TEMPORARY]
+        raise KeyError(place)
+    assert inside(out) == []
+
+
+def test_what_is_written_for_a_while_goes_to_the_folder_that_was_made_whoever_exchanges_those_above_it(out, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    with out.scratch() as place:
+        out.root.rename(tmp_path / "moved")
+        out.root.symlink_to(tmp_path / "elsewhere")
+        (Path(place) / "rows").write_bytes(b"rows")
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert list((tmp_path / "moved").rglob(f".*{TEMPORARY}")) == []
+
+
+def test_a_folder_that_a_dead_run_left_is_cleared_and_no_link_in_it_is_followed(out, tmp_path):
+    left = out.root / "date=2026-11-23" / f".{'0' * 16}{TEMPORARY}"
+    (left / "deep").mkdir(parents=True)
+    (left / "deep" / "rows").write_bytes(b"rows")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "keep").touch()
+    (left / "link").symlink_to(tmp_path / "mine")
+    out.reclaim()
+    assert not left.exists()
+    assert (tmp_path / "mine" / "keep").exists()
+
+
+def test_a_folder_for_a_while_that_cannot_be_made_is_an_output_error(out, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(out.disk, "make_folder", full)
+    with pytest.raises(OutputError, match="No space left"), out.scratch():
+        pytest.fail("it was made")
