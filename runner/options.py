@@ -81,8 +81,11 @@ def columns(extra: tuple[str, ...] = ()) -> Callable[..., dict[str, str]]:
 def check_roles(columns: Mapping[str, str], roles: tuple[str, ...]) -> None:
     """Refuse names for what is no role."""
     if bad := [f"{role}={name}" for role, name in columns.items() if role not in roles]:
-        expected = f"expected ROLE=NAME, where ROLE is one of {', '.join(roles)}"
-        raise click.BadParameter(f"{', '.join(bad)}: {expected}", param_hint="--column")
+        raise click.BadParameter(f"{', '.join(bad)}: {_expected(roles)}", param_hint="--column")
+
+
+def _expected(roles: tuple[str, ...]) -> str:
+    return f"expected ROLE=NAME, where ROLE is one of {', '.join(roles)}"
 
 
 def only(command: Callable[..., None]) -> Callable[..., None]:
@@ -116,7 +119,7 @@ def pairs(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) 
     """Read the values of a repeatable ROLE=NAME option whose roles another flag decides."""
     bad = [pair for pair in given if not all(pair.partition("="))]
     if bad:
-        raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME")
+        raise click.BadParameter(f"{', '.join(bad)}: {_expected(ROLES)}, or what the data is joined or cut by")
     return dict(pair.split("=", 1) for pair in given)
 
 

@@ -42,8 +42,10 @@ class LongFeed:
 
     def form(self, unit: Unit, file: pq.ParquetFile) -> Form:  # noqa: ARG002
         """Return the form that the job asks for."""
-        made = StepForm if self.job.output_layout != "windows" else window_form
-        return made(self.layouts[unit.path], self.manifest.bundle_id, self.job.fallback)
+        layout, bundle_id, fallback = self.layouts[unit.path], self.manifest.bundle_id, self.job.fallback
+        if self.job.output_layout == "windows":
+            return window_form(layout, bundle_id, fallback)
+        return StepForm(layout, bundle_id, fallback, self.manifest.horizon)
 
     def blocks(self, unit: Unit, file: pq.ParquetFile) -> Iterator[Block]:
         """Yield the windows of all series, in full blocks, whatever the file's row groups are."""
