@@ -1,6 +1,6 @@
 """Whole series as arrays: where each begins, which steps its rows are, and what is wrong with it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from runner.batch import F32, GOOD, Bool, Index, reason_code
 from runner.errors import InputError, explain
 from runner.freq import Grid, Ticks
 from runner.long.layout import LongLayout
-from runner.long.series import names_of
+from runner.long.series import Seen, names_of, whole_series
 from runner.manifest import Manifest
 
 Numbers = npt.NDArray[np.floating[Any]]
@@ -54,6 +54,19 @@ class Panel:
         place = np.searchsorted(rows, self.starts[1:]) - 1
         found = rows[place] if len(rows) else np.full(len(self), -1)
         return np.where((place >= 0) & (found >= self.starts[:-1]), found, self.starts[:-1] - 1)
+
+
+def read_panels(pieces: Iterable[pa.RecordBatch], layout: LongLayout, manifest: Manifest) -> Iterator[Panel]:
+    """Read consecutive rows of a file into panels of whole series.
+
+    Raises:
+        InputError: the rows of a series do not stand together, or a row has no series or no time.
+    """
+    seen = Seen()
+    for rows, starts in whole_series(pieces, layout.unique_id):
+        panel = read_panel(rows, starts, layout, manifest)
+        seen.add(panel.names)
+        yield panel
 
 
 def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest: Manifest) -> Panel:
