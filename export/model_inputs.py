@@ -80,8 +80,8 @@ def sizes_for(training: Any, data: str, columns: Mapping[str, str]) -> tuple[Siz
         context, past = context or found.context, past or found.past
         horizon = horizon or found.horizon * found.targets // (targets or 1)
         future = found.future if future is None else future
-    lengths = (int(length or 0) for length in (context, horizon, past, future, targets))
-    return Sizes(*lengths), "past_observed" in shapes
+    context, horizon, past, future, targets = (int(size or 0) for size in (context, horizon, past, future, targets))
+    return Sizes(context, horizon, past, future, targets), "past_observed" in shapes
 
 
 def _roles(training: Any) -> dict[str, int]:

@@ -12,8 +12,10 @@ Mode = Literal["free-running", "teacher-forced"]
 Rescore = Literal["changed", "none", "all"]
 Orphans = Literal["keep", "refuse", "prune"]
 
-ROLES = ("past", "past_observed", "future_known", "target", "mask", "observed", "decoder_input")
+ROLES = ("past", "past_observed", "future_known", "target", "mask", "observed", "decoder_input", "static")
 """The columns that freerun understands; a role's column has the role's name unless `--column` says otherwise."""
+LATER_ROLES = frozenset({"static"})
+"""Those that came after parts had been made: among a part's options only where they are mapped, so those stay true."""
 EXPLAINING_ROLES = ("series", "optimal")
 """What an explanation looks at beside them; series: which one a window is cut from, of any type; optimal: the best
 forecast that the context allows [H]."""
@@ -74,7 +76,8 @@ class Job:
 
     def numbers(self) -> dict[str, Any]:
         """Return the options that can change a prediction or a score: parts made under others are history."""
-        return {"mode": self.mode, "precision": self.precision, "columns": {role: self.column(role) for role in ROLES}}
+        roles = [role for role in ROLES if role not in LATER_ROLES or role in self.columns]
+        return {"mode": self.mode, "precision": self.precision, "columns": {role: self.column(role) for role in roles}}
 
     def options(self) -> dict[str, Any]:
         """Return all options for the record, as JSON has them, without the places of things."""
