@@ -87,6 +87,7 @@ def sizes_for(training: Any, data: str, columns: Mapping[str, str]) -> tuple[Siz
 def _roles(training: Any) -> dict[str, int]:
     """Return the place of each role among the inputs: by our own names, or encoder's first of two inputs."""
     names = [entry.name for entry in training.inputs]
+    refuse_static(names)
     if "past" in names and "decoder_input" in names and set(names) <= set(INPUT_ROLES):
         return {name: place for place, name in enumerate(names)}
     if len(names) == 2:
@@ -97,6 +98,18 @@ def _roles(training: Any) -> dict[str, int]:
     raise CertificationError(
         explain("the model's inputs are not known", got=", ".join(names), expected=expected, remedy=remedy)
     )
+
+
+def refuse_static(names: list[str]) -> None:
+    """Refuse a model that takes static features: nothing says which words its indices stand for.
+
+    Raises:
+        CertificationError: one of its inputs is called so.
+    """
+    if "static" in names:
+        what = "a model of your own that takes static features is not taken"
+        remedy = "give them as past features that do not change, or train with freerun-export train"
+        raise CertificationError(explain(what, got=", ".join(names), expected=", ".join(INPUT_ROLES), remedy=remedy))
 
 
 def _listed(shapes: Mapping[str, tuple[int | None, ...]]) -> str:

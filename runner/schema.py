@@ -41,6 +41,11 @@ class Sizes:
         """Return the static features that are words, each in the column of its name."""
         return self.static.categories if self.static else ()
 
+    @property
+    def static_width(self) -> int:
+        """Return S, the number of static features."""
+        return len(self.static.names) if self.static else 0
+
     def shape(self, role: str) -> Shape:
         """Return a role's axes after the batch."""
         if role == "past":

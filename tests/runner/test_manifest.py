@@ -140,7 +140,7 @@ def test_no_value_of_another_type_is_taken(values):
 
 
 def test_no_required_key_can_be_left_out(values):
-    optional = {"season_length", "control_flow", "fused", "precisions", "others"}
+    optional = {"season_length", "control_flow", "fused", "precisions", "others", "static", "freq"}
     for key in values.keys() - optional - {"bundle_id"}:
         assert refusal(closed({name: value for name, value in values.items() if name != key})), key
 
