@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 CONTEXT, HORIZON = 6, 3
 LEVELS = {"north": -1.0, "south": 1.0, "east": 3.0}
-SLOPE, NOISE = 2.0, 0.1
+SLOPE, NOISE = 2.0, 0.5
 
 
 def drawn(rows: int, seed: int) -> pa.Table:
