@@ -82,6 +82,7 @@ class WindowBatch:
         reasons: codes into REASONS, 0 = a good row [B].
         naive: True = the step's target is known, so that a naive forecast may be made of it, in a reject too
             [B, C, M]; None where nobody asked.
+        static: what does not change within a series, numbers and then indices [B, S]; None where S = 0.
     """
 
     past: F32
@@ -93,6 +94,7 @@ class WindowBatch:
     has_target: Bool
     reasons: npt.NDArray[np.uint8]
     naive: Bool | None = None
+    static: F32 | None = None
 
     def __len__(self) -> int:
         return len(self.reasons)
@@ -114,6 +116,11 @@ class WindowBatch:
             if teacher
             else replace(self, target=None, observed=None, decoder_input=None, naive=None)
         )
+
+    def context(self) -> dict[str, F32]:
+        """Return what an encoder takes, by role, in the order of its inputs."""
+        given = {"past": self.past, "past_observed": self.past_observed, "static": self.static}
+        return {role: array for role, array in given.items() if array is not None}
 
     def columns(self) -> frozenset[str]:
         """Return the names of the arrays that are there; only batches with the same can be joined."""

@@ -15,7 +15,7 @@ Fallback = Literal["last", "seasonal"]
 RowKind = Literal["windows", "long"]
 """What a row is: a window, or a time step of a series."""
 
-ROLES = ("past", "past_observed", "future_known", "target", "mask", "observed", "decoder_input")
+ROLES = ("past", "past_observed", "future_known", "target", "mask", "observed", "decoder_input", "static")
 """The columns that freerun understands; a role's column has the role's name unless `--column` says otherwise."""
 EXPLAINING_ROLES = ("series", "optimal")
 """What an explanation looks at beside them; series: which one a window is cut from, of any type; optimal: the best

@@ -96,7 +96,7 @@ def _source(asked: Comparison, manifests: tuple[Manifest, Manifest], stop: Stop)
 
 def differences(old: Manifest, new: Manifest) -> list[str]:
     """Return a line for all that two bundles' manifests say differently of the data."""
-    keys = ("context_length", "horizon", "features", "past_observed", "targets", "season_length", "scaling")
+    keys = ("context_length", "horizon", "features", "past_observed", "static", "targets", "season_length", "scaling")
     pairs = [(key, getattr(old, key), getattr(new, key)) for key in keys]
     return [f"{key}: OLD {_short(one)}, NEW {_short(other)}" for key, one, other in pairs if one != other]
 

@@ -74,7 +74,8 @@ class WindowsLayout:
         sizes, first, names = sizes_of(self.manifests[0]), 0, names_of(self.columns)
         size = min((block_size(sizes_of(manifest)) for manifest in self.manifests), key=lambda size: size.rows)
         for path, layouts in self.layouts.items():
-            both = replace(layouts[0], roles={**layouts[0].roles, **layouts[1].roles})
+            roles = {**layouts[0].roles, **layouts[1].roles}
+            both = replace(layouts[0], roles=roles, categories=layouts[0].categories + layouts[1].categories)
             with self.dataset.open(path) as file:
                 for block in read_blocks(file, Unit(path, None, 0, 0, ""), both, size, stop):
                     old, new = map(self._batch, (block, block), layouts, self.manifests)
