@@ -80,9 +80,9 @@ class WindowBatch:
         decoder_input: the teacher's input that the data brings along, in raw units [B, H]; None = derive it.
         has_target: True = the row carries a target [B].
         reasons: codes into REASONS, 0 = a good row [B].
+        static: what does not change within a series, numbers and then indices [B, S]; None where S = 0.
         naive: True = the step's target is known, so that a naive forecast may be made of it, in a reject too
             [B, C, M]; None where nobody asked.
-        static: what does not change within a series, numbers and then indices [B, S]; None where S = 0.
     """
 
     past: F32
@@ -93,8 +93,8 @@ class WindowBatch:
     decoder_input: F32 | None
     has_target: Bool
     reasons: npt.NDArray[np.uint8]
-    naive: Bool | None = None
     static: F32 | None = None
+    naive: Bool | None = None
 
     def __len__(self) -> int:
         return len(self.reasons)

@@ -53,6 +53,7 @@ class Cutter:
             decoder_input=None,
             has_target=np.full(len(codes), self.with_target),
             reasons=codes,
+            static=None if panel.static is None else panel.static[origins.series],
             naive=(observed & finite[:, :, manifest.target.feature])[:, :, None] if self.with_naive else None,
         )
 

@@ -14,6 +14,7 @@ from runner.freq import Grid, Ticks
 from runner.long.layout import LongLayout
 from runner.long.series import Seen, names_of, whole_series
 from runner.manifest import Manifest
+from runner.static import category_indices
 
 Numbers = npt.NDArray[np.floating[Any]]
 Codes = npt.NDArray[np.uint8]
@@ -101,8 +102,34 @@ def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest
         known &= flags == counts
     steps = _steady(times, starts, layout.grid)
     ordinal, phase, off_grid = steps or _steps(times, starts, layout.grid)
-    panel = Panel(names, starts, ordinal, phase, numbers, known, None, reasons, np.ones(len(starts) - 1, bool))
+    static = _static(rows, starts, layout, manifest, numbers, reasons)
+    panel = Panel(names, starts, ordinal, phase, numbers, known, static, reasons, np.ones(len(starts) - 1, bool))
     return panel if steps else _in_order(panel, off_grid)
+
+
+def _static(
+    rows: pa.RecordBatch,
+    starts: Ticks,
+    layout: LongLayout,
+    manifest: Manifest,
+    numbers: Mapping[str, Numbers],
+    reasons: Codes,
+) -> F32 | None:
+    """Return what does not change within a series, as its first row says it [n, S]; mark series that cannot be used."""
+    if manifest.static is None:
+        return None
+    first, columns = starts[:-1], []
+    for name in manifest.static.numbers:
+        with np.errstate(over="ignore", invalid="ignore"):  # what float32 cannot hold is not finite
+            columns.append(numbers[name][first].astype(np.float32))
+    finite = np.isfinite(np.stack(columns, axis=1)).all(axis=1) if columns else np.ones(len(first), bool)
+    _mark(reasons, starts, first[~finite], "static_not_finite")
+    for category in manifest.static.categories:
+        words = rows.column(layout.categories[category.name]).take(pa.array(first))
+        indices, unknown = category_indices(words, category)
+        _mark(reasons, starts, first[unknown], "category_unknown")
+        columns.append(indices)
+    return np.nan_to_num(np.stack(columns, axis=1), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _numbers(column: pa.Array) -> Numbers:
