@@ -140,12 +140,17 @@ def test_every_loop_does_what_keras_does_with_attention_stacked_both_ways_and_in
     rng = np.random.default_rng(2)
     for weight in models.training.weights:
         weight.assign(rng.normal(0, 0.4, weight.shape))
+    batch = trainable(next(valid.blocks()))
+    alone, beside = (models.encoder.predict_on_batch(context_inputs(batch.take(slice(0, rows)))) for rows in (1, 2))
+    for one, two in zip(
+        alone, beside, strict=True
+    ):  # the first call sees that there is one window, and no other number
+        np.testing.assert_allclose(one, two[:1], atol=1e-6)
     pair = convert(models)
     draft = draft_manifest(config, windows.sizes, statistics, 0, models, pair, scaling=config.scaling)
     manifest = provisional(draft)
     graphs = make_form(pair, manifest, "fp32")
     losses = evaluate(models, valid, config, 0)
-    batch = trainable(next(valid.blocks()))
     fed = np.zeros((len(batch), windows.sizes.horizon, 1), np.float32)  # and nothing of it is used
     mixed = mixed_model(models).predict_on_batch([*context_inputs(batch), fed, fed[:, :, 0]])
     np.testing.assert_allclose(mixed[:, :, 0], free_running(models, batch), rtol=1e-4, atol=1e-5)
