@@ -141,6 +141,11 @@ def cut(source: Source, rows_per_part: int) -> list[Unit]:
     return [Unit(source.path, (a, b), rows, source.identity.size, source.sha256) for a, b, rows in ranges]
 
 
+def units_of(source: Source, job: Job) -> list[Unit]:
+    """Cut a file as a job does: of series it stays whole, for a series may cross row groups."""
+    return cut(source, job.rows_per_part if job.layout == "windows" else sum(source.groups))
+
+
 def _compare(
     sources: dict[str, Source], parts: dict[str, Part | None], orphans: tuple[str, ...], bundle_id: str, job: Job
 ) -> Plan:
@@ -152,8 +157,7 @@ def _compare(
     units, todo, done, stale, history = [], [], {}, [], []
     for source in sources.values():
         found = by_source[source.path]
-        rows = job.rows_per_part if job.layout == "windows" else sum(source.groups)  # a series may cross row groups
-        cuts = {unit.part_path: unit for unit in cut(source, rows)}
+        cuts = {unit.part_path: unit for unit in units_of(source, job)}
         made = {name: part.bundle_id == bundle_id and part.options == options for name, part in found.items()}
         recut = [name for name in found if made[name] and name not in cuts and found[name].unit.sha256 == source.sha256]
         old = [name for name in found if not made[name]] + recut
