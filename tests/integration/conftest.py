@@ -131,6 +131,13 @@ class Month:
         (folder := self.root / "in" / self.partition(night)).mkdir(parents=True)
         pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), folder / "series.parquet")
 
+    def spoil(self, night: int, name: str) -> None:
+        """Let a step of a series stand twice in a night's snapshot."""
+        path = self.root / "in" / self.partition(night) / "series.parquet"
+        rows = pq.read_table(path, partitioning=None)
+        place = rows["unique_id"].to_pylist().index(name) + 5
+        pq.write_table(pa.concat_tables([rows[: place + 1], rows[place:]]), path)
+
     def command(self, night: int, *flags: object) -> list[object]:
         source = "score", self.root / self.bundle, self.root / "in", "--out", self.out
         return [*source, "--only", self.partition(night), *self.flags, *flags]

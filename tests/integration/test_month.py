@@ -68,7 +68,7 @@ def check(found, rows):
     assert (found["cells"]["forecast"], found["cells"]["known"]) == (len(rows), len(known))
     assert found["cells"]["excluded"] == (rows["mask"] == 1).sum()
     assert found["cells"]["pending"] == rows["y"].isna().sum()
-    assert (found["cells"]["twice"], found["cells"]["rejected"], found["cells"]["fallback"]) == (0, 0, 0)
+    assert (found["cells"]["twice"], found["cells"]["rejected"]) == (0, 0)
     assert not rows.duplicated(["unique_id", "origin", "step"]).any()
     if not len(known):
         assert (found["observed_mse"], found["ratio"], found["exit_code"]) == (None, None, 0)
@@ -132,3 +132,32 @@ def test_parts_of_the_old_bundle_are_not_in_the_way_of_other_nights(month):
     before = month.parts()
     assert month.freerun(*whole).code == 0
     assert month.parts() == before
+
+
+@pytest.mark.parametrize("fallback", ["last", "seasonal"])
+def test_nights_with_a_broken_series_are_filled_counted_apart_and_in_no_score_of_the_model(month, fallback):
+    flags = "--fallback", fallback
+    for night in range(3):
+        month.snapshot(night)
+        if night:
+            month.spoil(night, "MUFL")
+        refused = month.score(night, *flags, code=10 if night else 0)  # a series of seven is more than 1 %
+        assert month.success(night).exists() == (not night)
+        assert refused["this_run"]["filled"] == bool(night)
+    month.snapshot(3)
+    month.spoil(3, "MUFL")
+    month.score(3, *flags, "--max-reject-rate", 0.2)
+    assert month.success(3).exists()
+    measured = month.measure(8)
+    found, rows = month.evaluate(), month.joined(measured)
+    filled = rows[rows["source"] == fallback]
+    assert set(filled["unique_id"]) == {"MUFL"}
+    assert set(filled["reject_reason"]) == {"step_duplicate"}
+    assert (found["cells"]["fallback"], len(filled), found["cells"]["rejected"]) == (12, 12, 0)
+    check(found, rows[rows["source"] == "model"])
+    assert month.freerun("verify-output", month.out).code == 0
+    back = 0 if fallback == "last" else 1  # a season of the hand-made bundle is two hours
+    for origin, own in filled.groupby("origin"):
+        hour = np.flatnonzero(month.series.times == origin)[0]
+        season = month.series.y[[hour - back, hour], list(month.series.names).index("MUFL")]
+        assert own.sort_values("step")["prediction"].tolist() == [*season, *season]
