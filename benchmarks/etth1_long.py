@@ -2,9 +2,9 @@
 
     python benchmarks/etth1_long.py PATH-TO-ETTh1.csv [--work DIR] [--set KEY=VALUE ...]
 
-The split is that of etth1.py; each series is standardised with its own training rows. One bundle is trained on windows of
-all seven, whose past is the target alone. Then `freerun score --layout long --window rolling` cuts all windows of the test
-split (stride 1) out of the whole series of 17,420 hours; numpy cuts the same ones for the windows layout; and
+The split is that of etth1.py; each series is standardised with its own training rows. One bundle is trained on
+windows of all seven, whose past is the target alone. Then `freerun score --layout long --window rolling` cuts all of
+the test split (stride 1) out of the whole 17,420 hours; numpy cuts the same ones for the windows layout; and
 `freerun evaluate` holds the former against the series.
 """
 
