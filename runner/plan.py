@@ -210,9 +210,15 @@ def _history_message(history: list[str], parts: dict[str, Part | None], bundle_i
     return explain(
         f"{len(history)} parts in {job.out / job.partition} were made by another bundle or with other options",
         got=", ".join(others),
-        expected=f"bundle {bundle_id[:12]}, {job.mode}, {job.precision}, {renamed}",
+        expected=", ".join([f"bundle {bundle_id[:12]}", job.mode, job.precision, renamed, *_further(job)]),
         remedy="--rescore none keeps them and scores only what is new; --rescore all replaces them",
     )
+
+
+def _further(job: Job) -> list[str]:
+    """Name the options that change numbers, beside those that every job has."""
+    named = {name: value for name, value in job.numbers().items() if name not in {"mode", "precision", "columns"}}
+    return [f"{name} {value}" for name, value in named.items() if value is not None]
 
 
 def _identify(dataset: Dataset, path: str, identity: Identity, stop: Stop) -> Source:

@@ -12,19 +12,31 @@ import pytest
 KILLED, LATE_SNAPSHOT, PROMOTED, NIGHTS = 7, 20, 16, 30
 CAUGHT_UP = {KILLED: KILLED + 2, LATE_SNAPSHOT: LATE_SNAPSHOT + 1}
 KILL = """
-import os, runner.pipeline
-runner.pipeline.Pipeline._finish = lambda *_: os.kill(os.getpid(), 9)
+import os, sys, threading, runner.pipeline
 from runner.cli import main
+left, turn, commit = int(sys.argv.pop(1)), threading.Lock(), runner.pipeline.Pipeline._commit
+
+def commit_or_die(*args):
+    global left
+    with turn:
+        if not left:
+            os.kill(os.getpid(), 9)
+        left -= 1
+        commit(*args)
+
+runner.pipeline.Pipeline._commit = commit_or_die
 main()
 """
+"""A run that is killed when it is about to make its next part visible, after so many."""
 
 
-def kill(month, night):
-    """Run a night in a process of its own that is killed when its part is about to become visible."""
-    done = subprocess.run([sys.executable, "-c", KILL, *map(str, month.command(night))], check=False, timeout=60)
+def kill(month, night, after=0):
+    """Run a night in a process of its own that is killed after so many parts."""
+    command = [sys.executable, "-c", KILL, after, *month.command(night)]
+    done = subprocess.run([str(word) for word in command], check=False, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert not month.success(night).exists()
-    assert not list((month.out / month.partition(night)).glob("*.parquet"))
+    assert len(list((month.out / month.partition(night)).glob("*.parquet"))) == after
 
 
 def night_of(month, night):
@@ -132,6 +144,23 @@ def test_parts_of_the_old_bundle_are_not_in_the_way_of_other_nights(month):
     before = month.parts()
     assert month.freerun(*whole).code == 0
     assert month.parts() == before
+
+
+def test_a_night_that_the_old_bundle_began_is_finished_by_the_new_one(month):
+    month.snapshot(0)
+    rows = pq.read_table(path := month.root / "in" / month.partition(0) / "series.parquet", partitioning=None)
+    pq.write_table(rows[len(rows) * 6 // 7 :], path.with_name("oil.parquet"))
+    pq.write_table(rows[: len(rows) * 6 // 7], path)
+    kill(month, 0, after=1)
+    (begun,) = month.parts()
+    month.bundle = "new"
+    month.score(0, "--rescore", "changed", code=2)
+    report = month.score(0)
+    assert (report["history"], report["this_run"]["parts"], month.success(0).exists()) == (1, 1, True)
+    measured = month.measure(3)
+    found = month.evaluate()
+    check(found, month.joined(measured))
+    assert [group["forecast"] for group in found["by_bundle"]] == ([4, 24] if "oil" in begun else [24, 4])
 
 
 @pytest.mark.parametrize("fallback", ["last", "seasonal"])
