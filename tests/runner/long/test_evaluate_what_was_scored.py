@@ -1,6 +1,10 @@
 """What `freerun score` writes of series is what `freerun evaluate` and `freerun verify-output` read."""
 
+from itertools import cycle
+
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -96,3 +100,51 @@ def test_rejects_and_those_that_were_filled_are_in_no_score_and_no_fault_of_the_
     assert (found["cells"]["forecast"], found["cells"]["fallback"]) == (16, filled)
     assert found["cells"]["rejected"] == 8 - filled
     assert [group["forecast"] for group in found["by_bundle"]] == [16]
+
+
+FIRST = {"D": "2026-03-01", "h": "2026-03-28T00", "15min": "2026-03-28T23:45", "MS": "2026-01"}
+KINDS = [
+    (pa.date32(), "D"), (pa.timestamp("ms"), "D"), (pa.timestamp("us", "Europe/Berlin"), "D"),
+    (pa.timestamp("us"), "h"), (pa.timestamp("ns", "Europe/Berlin"), "h"), (pa.timestamp("us", "UTC"), "15min"),
+    (pa.date32(), "MS"), (pa.int32(), "1"), (pa.int64(), "2"),
+]  # fmt: skip
+NAMES = pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string()), pa.int16()
+
+
+def moments(kind, freq, steps):
+    """Return so many times in a row, of a type, without the grid that is tested."""
+    if pa.types.is_integer(kind):
+        return pa.array(np.arange(steps) * int(freq), kind)
+    unit, length = {"D": ("D", 1), "h": ("h", 1), "15min": ("m", 15), "MS": ("M", 1)}[freq]
+    shown = pa.array((np.datetime64(FIRST[freq], unit) + np.arange(steps) * length).astype("datetime64[us]"))
+    zone = getattr(kind, "tz", None)
+    if zone and freq == "D":
+        shown = pc.assume_timezone(shown, zone)
+    elif zone:
+        shown = shown.cast(pa.timestamp("us", "UTC"))
+    return shown.cast(pa.timestamp(kind.unit, zone)) if pa.types.is_timestamp(kind) else shown.cast(kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "freq", "names"), [(*kind, names) for kind, names in zip(KINDS, cycle(NAMES), strict=False)], ids=str
+)
+def test_times_and_names_of_any_type_are_joined_and_score_as_the_run_did(score_rows, evaluate, kind, freq, names):
+    rng, steps = np.random.default_rng(6), 40
+    table = {
+        "unique_id": pa.array(np.repeat([7, 8], steps)).cast(pa.string()).cast(names),
+        "ds": pa.concat_arrays([moments(kind, freq, steps)] * 2),
+        "y": rng.normal(size=2 * steps).astype(np.float32),
+        "x": rng.normal(size=2 * steps),
+        "k": rng.integers(0, 2, 2 * steps).astype(bool),
+    }
+    report, part = score_rows(pa.table(table), "--window", "rolling", "--freq", freq)
+    found, run = evaluate(report, pa.table(table)), report["total"]
+    assert (found["windows"], found["cells"]["known"]) == (62, 248)
+    for key in ("masked_mse", "observed_mse"):
+        assert found[key] == pytest.approx(run[key], rel=1e-12)
+        assert found["naive"]["last"][key] == pytest.approx(run["naive"]["last"][key], rel=1e-12)
+        if "seasonal" in found["naive"]:
+            assert found["naive"]["seasonal"][key] == pytest.approx(run["naive"]["seasonal"][key], rel=1e-12)
+    uneven = freq == "MS" or (freq == "D" and getattr(kind, "tz", None))
+    assert ("seasonal" in found["naive"]) != bool(uneven)
+    assert part["ds"].type == kind
