@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
 
-from runner.config import Job
+from runner.config import NUMBERS, Job
 from runner.dataset import READ_ERRORS, Dataset, Identity
 from runner.errors import InputError, OutputError, UsageError, explain, listing
 from runner.parts import Part, Unit, decode_footer
@@ -210,9 +210,15 @@ def _history_message(history: list[str], parts: dict[str, Part | None], bundle_i
     return explain(
         f"{len(history)} parts in {job.out / job.partition} were made by another bundle or with other options",
         got=", ".join(others),
-        expected=f"bundle {bundle_id[:12]}, {job.mode}, {job.precision}, {renamed}",
+        expected=", ".join([f"bundle {bundle_id[:12]}", job.mode, job.precision, renamed, *_further(job)]),
         remedy="--rescore none keeps them and scores only what is new; --rescore all replaces them",
     )
+
+
+def _further(job: Job) -> list[str]:
+    """Name the options that change numbers, where they are set, beside those that every job has."""
+    named = {field.name: field.default for field in fields(job) if field.name in NUMBERS[3:]}
+    return [f"{name} {getattr(job, name)}" for name, default in named.items() if getattr(job, name) != default]
 
 
 def _identify(dataset: Dataset, path: str, identity: Identity, stop: Stop) -> Source:
