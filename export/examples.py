@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from export.config import BundleConfig, Start, TrainConfig
+from export.source import TrainingWindows
 from export.strategies import generators, noise, uses
-from export.windows import Statistics, TrainingWindows
+from export.windows import Statistics
 from runner.batch import F32, Feature, WindowBatch, features_of
 from runner.decode import teacher_inputs
 from runner.score import naive_last

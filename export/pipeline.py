@@ -14,10 +14,13 @@ from export.bundle_writer import refuse_existing
 from export.checkpoints import WorkFolder, identity_of
 from export.config import BundleConfig, TrainConfig
 from export.model import build
+from export.recipe import InputLayout, SeriesRecipe, settled
 from export.release import Released, Unreleased, release
+from export.series import open_series
+from export.source import TrainingWindows
 from export.training import Trained, evaluate
 from export.trials import Choice, train_as_asked
-from export.windows import Statistics, TrainingWindows, measure, open_windows, told
+from export.windows import Statistics, measure, open_windows, told
 from runner.batch import Feature, features_of
 from runner.errors import InputError, UsageError, explain, listing
 from runner.schema import Sizes
@@ -28,11 +31,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Where the windows are: paths or URIs, and the columns that have other names than their roles."""
+    """Where the data is: paths or URIs, the columns that have other names than their roles, and what a row is."""
 
     train: str
     valid: str
     columns: dict[str, str] = field(default_factory=dict)
+    layout: InputLayout = "windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ def train_bundle(
     """Train a forecaster and write its certified bundle.
 
     Args:
-        data: where training and validation windows are.
+        data: where training and validation data are.
         out: where the bundle goes; checkpoints and history go to `<out>.work` beside it.
         config: what to train.
         say: takes log lines.
@@ -62,8 +66,9 @@ def train_bundle(
         OutputError: the bundle cannot be written.
     """
     refuse_existing(out)
+    config, series = settled(config, data.layout)
     require_tensorflow()
-    windows, valid = _open(data, config)
+    windows, valid = _open(data, config, series)
     feature = _single_target(config, windows.sizes)
     statistics = measure(windows)
     refuse_rejects({data.train: statistics, data.valid: measure(valid)}, config)
@@ -87,6 +92,7 @@ def train_bundle(
         feature=feature,
         losses=evaluate(models, valid, config, feature),
         origin={"config": config.model_dump(), "strategy": choice.record()},
+        series=series,
     )
     return Exported(release(candidate, valid, out), trained, choice)
 
@@ -160,7 +166,13 @@ def require_tensorflow() -> None:
         )
 
 
-def _open(data: Data, config: TrainConfig) -> tuple[TrainingWindows, TrainingWindows]:
+def _open(data: Data, config: TrainConfig, series: SeriesRecipe | None) -> tuple[TrainingWindows, TrainingWindows]:
+    if series:
+        strides = config.stride, config.valid_stride or series.horizon
+        return (
+            open_series(data.train, series, data.columns, series.freq, strides[0]),
+            open_series(data.valid, series, data.columns, series.freq, strides[1]),
+        )
     count = len(config.feature_names) if config.feature_names else None
     windows, valid = (open_windows(text, count, data.columns) for text in (data.train, data.valid))
     if windows.sizes != valid.sizes or windows.flagged != valid.flagged:
@@ -188,9 +200,9 @@ def refuse_rejects(found: dict[str, Statistics], config: BundleConfig) -> None:
     for text, statistics in found.items():
         bad = sum(statistics.rejects.values())
         if bad > config.max_reject_rate * (bad + statistics.windows + statistics.without_target):
-            problems.append(f"{text}: {bad} rows rejected, {statistics.windows} good: {told(statistics.rejects)}")
+            problems.append(f"{text}: {bad} rejected, {statistics.windows} good: {told(statistics.rejects)}")
     if problems:
-        what = f"more rows are bad than max_reject_rate = {config.max_reject_rate} allows:" + listing(problems)
+        what = f"more is bad than max_reject_rate = {config.max_reject_rate} allows:" + listing(problems)
         remedy = "mend the data (docs/data-contract.md says what each reason means), or --set max_reject_rate=1"
         raise InputError(explain(what, remedy=remedy))
 

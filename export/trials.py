@@ -11,8 +11,9 @@ import numpy as np
 from export.checkpoints import Epoch, WorkFolder
 from export.config import TrainConfig
 from export.model import Forecasters
+from export.source import TrainingWindows, trainable
 from export.training import MODEL_FILE, VALIDATION_BATCH, Trained, free_running, train
-from export.windows import Statistics, TrainingWindows, trainable
+from export.windows import Statistics
 from runner.batch import F64
 from runner.digests import digest
 from runner.intervals import add_up, block_length, block_of, paired_interval
