@@ -1,13 +1,13 @@
 """Hourly series with holes and a daily cycle, and windows cut from them hour by hour, without our code."""
 
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-BEGIN, HOUR = datetime(2026, 3, 1, 5), timedelta(hours=1)
+BEGIN, HOUR = datetime(2026, 3, 1, 5, tzinfo=UTC), timedelta(hours=1)
 HOLIDAY = "2026-03-03"
 CALENDAR = ("hour_sin", "hour_cos", "holiday")
 Row = dict[str, Any]
@@ -31,7 +31,7 @@ def make_rows(seed: int, lengths: tuple[int, ...], missing: float = 0.0, begin: 
 def steps_table(rows: list[Row], kind: pa.DataType | None = None) -> pa.Table:
     floats = [(name, pa.float32()) for name in ("y", "x", "k")]
     return pa.Table.from_pylist(
-        rows, pa.schema([("unique_id", pa.string()), ("ds", kind or pa.timestamp("us")), *floats])
+        rows, pa.schema([("unique_id", pa.string()), ("ds", kind or pa.timestamp("us", "UTC")), *floats])
     )
 
 
@@ -60,10 +60,9 @@ def _window(
     there = [ds in own and own[ds]["y"] is not None for ds in context]
     known = all(ds in own or set(ahead) <= set(CALENDAR) for ds in horizon)
     target = [own[ds]["y"] if ds in own else None for ds in horizon]
+    nothing = [None] * len(past)
     return {
-        "past": [
-            _values(own, ds, past) if seen else [None] * len(past) for ds, seen in zip(context, there, strict=True)
-        ],
+        "past": [_values(own, ds, past) if is_there else nothing for ds, is_there in zip(context, there, strict=True)],
         "past_observed": [float(seen) for seen in there],
         "future_known": [_values(own, ds, ahead) for ds in horizon] if known else None,
         "target": target if any(value is not None for value in target) else None,
