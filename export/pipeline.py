@@ -68,7 +68,7 @@ def train_bundle(
     refuse_existing(out)
     config, series = settled(config, data.layout)
     require_tensorflow()
-    windows, valid = _open(data, config, series)
+    windows, valid = _open_series(data, config, series, say) if series else _open(data, config)
     feature = _single_target(config, windows.sizes)
     statistics = measure(windows)
     refuse_rejects({data.train: statistics, data.valid: measure(valid)}, config)
@@ -166,13 +166,19 @@ def require_tensorflow() -> None:
         )
 
 
-def _open(data: Data, config: TrainConfig, series: SeriesRecipe | None) -> tuple[TrainingWindows, TrainingWindows]:
-    if series:
-        strides = config.stride, config.valid_stride or series.horizon
-        return (
-            open_series(data.train, series, data.columns, series.freq, strides[0]),
-            open_series(data.valid, series, data.columns, series.freq, strides[1]),
-        )
+def _open_series(
+    data: Data, config: TrainConfig, recipe: SeriesRecipe, say: Say
+) -> tuple[TrainingWindows, TrainingWindows]:
+    strides = (data.train, config.stride), (data.valid, config.valid_stride or recipe.horizon)
+    train, valid = (open_series(text, recipe, data.columns, recipe.freq, stride) for text, stride in strides)
+    for found in (train, valid):
+        if found.torn:
+            what = f"warning: {found.torn:,} series of {found.place} go on in another file, and count as others there"
+            say(f"{what}; write all rows of a series into one file")
+    return train, valid
+
+
+def _open(data: Data, config: TrainConfig) -> tuple[TrainingWindows, TrainingWindows]:
     count = len(config.feature_names) if config.feature_names else None
     windows, valid = (open_windows(text, count, data.columns) for text in (data.train, data.valid))
     if windows.sizes != valid.sizes or windows.flagged != valid.flagged:

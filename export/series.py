@@ -69,6 +69,12 @@ class SeriesWindows:
         """Say whether context steps may be missing."""
         return self.recipe.past_observed
 
+    @property
+    def torn(self) -> int:
+        """Return how many series begin a second time, in another file."""
+        panels = [grid.rolled.panel for grid in self.grids]
+        return sum(len(panel) - len(panel.names.unique()) for panel in panels)
+
     def blocks(self) -> Iterator[WindowBatch]:
         """Yield all windows, series by series, rejects and those without a target included."""
         most = block_size(self.sizes).rows

@@ -162,6 +162,14 @@ def test_rows_that_make_no_series_are_refused_by_file(write):
         opened(path)
 
 
+def test_series_that_go_on_in_another_file_are_counted(write):
+    rows = hourly.make_rows(15, (40, 40))
+    path = write(rows)
+    assert opened(path).torn == 0
+    write(hourly.make_rows(16, (40, 40, 40)), "b.parquet")
+    assert opened(path).torn == 2
+
+
 def test_a_calendar_of_hours_is_refused_where_the_steps_are_days(write):
     rows = hourly.make_rows(14, (25,))
     rows = [row | {"ds": hourly.BEGIN.date().replace(day=1 + step)} for step, row in enumerate(rows)]

@@ -165,6 +165,14 @@ def test_too_many_bad_series_stop_the_training(trained, within, tmp_path):
     assert "5 series_too_short" in done.err
 
 
+def test_series_that_go_on_in_another_file_are_warned_of(trained, within, tmp_path):
+    for name in ("a", "b"):
+        pq.write_table(hourly.steps_table(hourly.make_rows(6, (3, 3))), tmp_path / f"{name}.parquet")
+    data = [tmp_path, "--valid", trained / "valid.parquet", "--out", tmp_path / "bundle"]
+    done = within(cli, "train", *data, "--layout", "long", "--config", trained / "long.toml")
+    assert f"2 series of {tmp_path} go on in another file" in done.err
+
+
 def test_int8_is_certified_on_series_where_the_bundle_knows_its_time_grid(tiny, tmp_path):
     pq.write_table(hourly.steps_table(hourly.make_rows(2, (60, 80))), tmp_path / "valid.parquet")
     known, unknown = (
