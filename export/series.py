@@ -47,12 +47,14 @@ class SeriesWindows:
         recipe: what windows look like.
         grids: the series; almost always of one time grid.
         signature: changes with the data, and with what decides which windows there are.
+        stride: steps from one window of a series to the next.
     """
 
     place: str
     recipe: Recipe
     grids: tuple[OneGrid, ...]
     signature: str
+    stride: int
 
     def __len__(self) -> int:
         """Return the number of windows, rejects included."""
@@ -129,7 +131,7 @@ def open_series(text: str, recipe: Recipe, columns: Mapping[str, str], freq: str
         grids.append(OneGrid(Cutter(recipe, grid, with_target=True), rolled))
     identities = [f"{path}:{dataset.sha256(path, Stop())}" for path in layouts]
     signature = "\n".join([*identities, f"{freq} every {stride}", f"{sorted(columns.items())}"])
-    return SeriesWindows(text, recipe, tuple(grids), signature)
+    return SeriesWindows(text, recipe, tuple(grids), signature, stride)
 
 
 def _layouts(

@@ -15,6 +15,7 @@ class TrainingWindows(Protocol):
         sizes: what all windows have.
         flagged: the data says which context steps are there (`past_observed`).
         signature: changes with the data.
+        stride: steps from one window to the next, where that is known; else 1, the least that it can be.
     """
 
     @property
@@ -25,6 +26,8 @@ class TrainingWindows(Protocol):
     def flagged(self) -> bool: ...
     @property
     def signature(self) -> str: ...
+    @property
+    def stride(self) -> int: ...
 
     def blocks(self) -> Iterator[WindowBatch]:
         """Yield all windows in the order of the data, rejects and those without a target included."""

@@ -41,6 +41,7 @@ class WindowFiles:
     flagged: bool
     groups: tuple[tuple[str, int], ...]
     signature: str
+    stride: int = 1
 
     @property
     def place(self) -> str:

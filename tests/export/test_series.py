@@ -8,6 +8,7 @@ from export.config import TrainConfig
 from export.recipe import settled
 from export.series import OneGrid, open_series
 from export.source import trainable
+from export.trials import block_windows
 from export.windows import measure, open_windows
 from runner.batch import REASONS, join
 from runner.errors import InputError
@@ -160,6 +161,12 @@ def test_rows_that_make_no_series_are_refused_by_file(write):
     (path / "a.parquet").unlink()
     with pytest.raises(InputError, match="no Parquet files"):
         opened(path)
+
+
+def test_a_block_of_windows_that_lie_apart_holds_fewer_of_them_and_as_many_steps(write, valid_windows):
+    path = write(hourly.make_rows(17, (60,)))
+    assert [block_windows(opened(path, stride)) for stride in (1, 3, HORIZON)] == [34, 12, 7]
+    assert block_windows(valid_windows) == 2 * (48 + 12)
 
 
 def test_series_that_go_on_in_another_file_are_counted(write):
