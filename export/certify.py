@@ -16,8 +16,9 @@ from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair, signatures
 from export.model import BASE, Forecasters
 from export.recurrence import OPERATORS
+from export.source import TrainingWindows, trainable
 from export.training import free_running, teacher_forced
-from export.windows import Statistics, TrainingWindows, trainable
+from export.windows import Statistics
 from runner.audit import GraphFacts, audit_graph
 from runner.batch import F32, F64, WindowBatch
 from runner.decode import Loop, encoder_feeds, teacher_inputs

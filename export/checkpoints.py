@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from export.config import TrainConfig
-from export.windows import TrainingWindows
+from export.source import TrainingWindows
 from runner.digests import digest
 from runner.errors import UsageError, explain
 from runner.storage import OutputFolder

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from export.config import BundleConfig, Start, TrainConfig
+from export.source import TrainingWindows
 from export.static import some_unknown
 from export.strategies import Generators, generators, noise, uses
-from export.windows import Statistics, TrainingWindows
+from export.windows import Statistics
 from runner.batch import F32, Feature, WindowBatch, features_of
 from runner.decode import teacher_inputs
 from runner.score import naive_last

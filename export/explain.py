@@ -18,7 +18,8 @@ from export.model_file import open_model
 from export.pipeline import require_tensorflow, start_tensorflow
 from export.probes import further_trained
 from export.scaling_faults import scaling_faults
-from export.windows import Statistics, TrainingWindows, measure, open_windows
+from export.source import TrainingWindows
+from export.windows import Statistics, measure, open_windows
 from runner.batch import F32, WindowBatch
 from runner.config import EXPLAINING_ROLES
 from runner.decode import teacher_inputs

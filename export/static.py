@@ -8,13 +8,18 @@ from dataclasses import replace
 import numpy as np
 
 from export.config import TrainConfig
-from export.windows import TrainingWindows, first_rows, lengths_of
+from export.windows import WindowFiles, first_rows, lengths_of
 from runner.batch import WindowBatch
 from runner.bundle import MANIFEST_LIMIT
+from runner.dataset import open_dataset
 from runner.errors import InputError, UsageError, explain
+from runner.long.series import names_of, whole_series
 from runner.manifest import MOST_WORDS, Category, Static
+from runner.parts import Unit
+from runner.reader import read_steps
 from runner.schema import category_problems, check_schemas, match
 from runner.static import RESERVED
+from runner.stop import Stop
 
 UNKNOWN_SHARE = 0.05
 """Of the words that a training reads, so many are taken for unknown ones, where a category has a place for these."""
@@ -23,8 +28,8 @@ MOST_TEXT = MANIFEST_LIMIT // 2
 
 
 def with_static(
-    train: TrainingWindows, valid: TrainingWindows, config: TrainConfig, columns: Mapping[str, str]
-) -> tuple[TrainingWindows, TrainingWindows]:
+    train: WindowFiles, valid: WindowFiles, config: TrainConfig, columns: Mapping[str, str]
+) -> tuple[WindowFiles, WindowFiles]:
     """Return both datasets with the static features that there are, or as they were where there are none.
 
     Raises:
@@ -37,14 +42,50 @@ def with_static(
         raise UsageError(explain(what, got=got, remedy="other static_names, or each category once"))
     if not numbers and not config.categories:
         return train, valid
-    words = vocabularies(train, config.categories)
-    unknown = config.unknown_category
-    categories = tuple(Category(name=name, values=values, unknown=unknown) for name, values in words.items())
-    static = Static(numbers=numbers, categories=categories)
+    static = _static(numbers, vocabularies(train, config.categories), config)
     return _having(train, static, columns), _having(valid, static, columns)
 
 
-def vocabularies(windows: TrainingWindows, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def static_of_series(data: str, config: TrainConfig, columns: Mapping[str, str]) -> Static | None:
+    """Return the static features of series: columns of numbers, and of text whose words are those of training data.
+
+    Args:
+        data: path or URI of the training data.
+        config: names the columns.
+        columns: feature -> column name, only where they differ; `unique_id` may be among them.
+
+    Raises:
+        InputError: a column is missing or no text (all are listed), or has no word.
+        UsageError: there are more words than a bundle holds.
+    """
+    if not config.categories:
+        return _static(tuple(config.static_names), {}, config) if config.static_names else None
+    dataset, found = open_dataset(data), {name: set[str]() for name in config.categories}
+    named = {name: columns.get(name, name) for name in ("unique_id", *config.categories)}
+    offenders = {}
+    for path in dataset.paths():
+        with dataset.open(path) as file:
+            offenders[path] = category_problems(file.schema_arrow, [named[name] for name in config.categories])
+            offenders[path] += [] if named["unique_id"] in file.schema_arrow.names else ["there is no unique_id"]
+    check_schemas(offenders)
+    for path in offenders:
+        with dataset.open(path, list(named.values())) as file:
+            pieces = read_steps(file, Unit(path, None, 0, 0, ""), list(named.values()), Stop())
+            for rows, starts in whole_series(pieces, named["unique_id"]):
+                for name in config.categories:
+                    words = names_of(rows.column(named[name]), starts)
+                    found[name] |= set(words.unique().to_pylist()) - {None}
+                _refuse_many(found)
+    return _static(tuple(config.static_names or ()), _vocabularies(found, data), config)
+
+
+def _static(numbers: tuple[str, ...], words: Mapping[str, tuple[str, ...]], config: TrainConfig) -> Static:
+    unknown = config.unknown_category
+    categories = tuple(Category(name=name, values=values, unknown=unknown) for name, values in words.items())
+    return Static(numbers=numbers, categories=categories)
+
+
+def vocabularies(windows: WindowFiles, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Return the words of each category, sorted: those of the windows that a training learns from.
 
     Raises:
@@ -60,8 +101,13 @@ def vocabularies(windows: TrainingWindows, names: Sequence[str]) -> dict[str, tu
     for column, words in _words(windows, names):
         found[column] |= words
         _refuse_many(found)
+    return _vocabularies(found, windows.dataset.root)
+
+
+def _vocabularies(found: Mapping[str, set[str]], place: str) -> dict[str, tuple[str, ...]]:
+    """Return words sorted, where there are some, and not too many."""
     if empty := [name for name, words in found.items() if not words]:
-        what = f"no window of {windows.dataset.root} that can be learned from has a word"
+        what = f"no window of {place} that can be learned from has a word"
         raise InputError(explain(what, got=", ".join(empty), remedy="leave the category out"))
     if len(json.dumps([sorted(words) for words in found.values()], indent=2)) > MOST_TEXT:
         raise UsageError(explain("the words of the categories are too long", expected=f"{MOST_TEXT} bytes in all"))
@@ -83,7 +129,7 @@ def some_unknown(batch: WindowBatch, categories: Sequence[Category], draw: np.ra
     return replace(batch, static=changed)
 
 
-def _numbers(windows: TrainingWindows, config: TrainConfig, columns: Mapping[str, str]) -> tuple[str, ...]:
+def _numbers(windows: WindowFiles, config: TrainConfig, columns: Mapping[str, str]) -> tuple[str, ...]:
     """Return a name for each number of the list column; none where the data has no such column."""
     path, column = next(iter(windows.layouts)), columns.get("static", "static")
     schema, head = first_rows(windows.dataset, path)
@@ -99,7 +145,7 @@ def _numbers(windows: TrainingWindows, config: TrainConfig, columns: Mapping[str
     return tuple(names)
 
 
-def _having(windows: TrainingWindows, static: Static, columns: Mapping[str, str]) -> TrainingWindows:
+def _having(windows: WindowFiles, static: Static, columns: Mapping[str, str]) -> WindowFiles:
     sizes = replace(windows.sizes, static=static)
     layouts, offenders = {}, {}
     for path in windows.layouts:
@@ -109,7 +155,7 @@ def _having(windows: TrainingWindows, static: Static, columns: Mapping[str, str]
     return replace(windows, sizes=sizes, layouts=layouts)
 
 
-def _words(windows: TrainingWindows, names: Sequence[str]) -> Iterator[tuple[str, set[str]]]:
+def _words(windows: WindowFiles, names: Sequence[str]) -> Iterator[tuple[str, set[str]]]:
     """Yield the words of some windows, a column at a time."""
     if not names:
         return

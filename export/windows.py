@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from export.source import TrainingWindows, portions, trainable
 from runner.batch import F64, GOOD, REASONS, WindowBatch, join
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain, listing
@@ -26,7 +27,7 @@ ROWS_TO_LOOK_AT = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingWindows:
+class WindowFiles:
     """A dataset whose every file fits one set of sizes.
 
     Attributes:
@@ -40,6 +41,12 @@ class TrainingWindows:
     flagged: bool
     groups: tuple[tuple[str, int], ...]
     signature: str
+    stride: int = 1
+
+    @property
+    def place(self) -> str:
+        """Return where the data is."""
+        return self.dataset.root
 
     def blocks(self, groups: tuple[tuple[str, int], ...] | None = None) -> Iterator[WindowBatch]:
         """Yield windows in the order of the groups given (of the files), rejects and rows without target included."""
@@ -68,9 +75,9 @@ class TrainingWindows:
             if sum(map(len, pool)) >= rows:
                 mixed = _shuffle(pool, rng)
                 whole = len(mixed) // batch_size * batch_size
-                yield from _cut(mixed.take(slice(0, whole)), batch_size)
+                yield from portions(mixed.take(slice(0, whole)), batch_size)
                 pool = [mixed.take(slice(whole, None))]
-        yield from _cut(_shuffle(pool, rng), batch_size)
+        yield from portions(_shuffle(pool, rng), batch_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +159,7 @@ def open_windows(
     feature_count: int | None = None,
     columns: Mapping[str, str] = MappingProxyType({}),
     sizes: Sizes | None = None,
-) -> TrainingWindows:
+) -> WindowFiles:
     """Open a dataset for training or validation.
 
     Args:
@@ -185,7 +192,7 @@ def open_windows(
         raise InputError(
             f"some files of {text} have decoder_input, these do not:" + listing(sorted(layouts.keys() - teaching))
         )
-    return TrainingWindows(dataset, sizes, layouts, flagged.pop(), tuple(groups), "\n".join(identities))
+    return WindowFiles(dataset, sizes, layouts, flagged.pop(), tuple(groups), "\n".join(identities))
 
 
 def measure(windows: TrainingWindows) -> Statistics:
@@ -220,7 +227,7 @@ def measure(windows: TrainingWindows) -> Statistics:
     if not all(target.count for target in targets):
         got = f"{good} good windows, rejected: {told(rejects)}; {bare} without a target, no target that counts"
         remedy = "give windows with targets; docs/data-contract.md says what each reason means, and mask 1 = excluded"
-        raise InputError(explain(f"there is nothing to learn from in {windows.dataset.root}", got=got, remedy=remedy))
+        raise InputError(explain(f"there is nothing to learn from in {windows.place}", got=got, remedy=remedy))
     first, *others = (
         Measured(float(target.mean[0]), float(target.scale()[0]), level)
         for target, level in zip(targets, levels, strict=True)
@@ -241,12 +248,6 @@ def measure(windows: TrainingWindows) -> Statistics:
         static_location=static.mean,
         static_scale=static.scale(),
     )
-
-
-def trainable(block: WindowBatch) -> WindowBatch:
-    """Return the rows that have nothing wrong with them, and a target."""
-    rows = block.good_rows()
-    return block.take(rows[block.has_target[rows]])
 
 
 def row_bytes(sizes: Sizes) -> int:
@@ -328,8 +329,3 @@ def _no_moments(width: int) -> Moments:
 def _shuffle(pool: list[WindowBatch], rng: np.random.Generator) -> WindowBatch:
     mixed = join(pool)
     return mixed.take(rng.permutation(len(mixed)))
-
-
-def _cut(batch: WindowBatch, size: int) -> Iterator[WindowBatch]:
-    for start in range(0, len(batch), size):
-        yield batch.take(slice(start, start + size))

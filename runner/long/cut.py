@@ -10,7 +10,7 @@ from runner.calendar import calendar_names, calendar_values
 from runner.freq import Grid, Ticks
 from runner.long.origins import Origins
 from runner.long.panel import Panel
-from runner.manifest import Manifest
+from runner.long.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +18,13 @@ class Cutter:
     """What windows of a bundle look like.
 
     Attributes:
-        manifest: of the bundle.
+        manifest: of the bundle, or what will be its.
         grid: the time steps.
         with_target: windows have a horizon whose truth is known.
         with_naive: rejects may get a naive forecast.
     """
 
-    manifest: Manifest
+    manifest: Recipe
     grid: Grid
     with_target: bool
     with_naive: bool = False
@@ -51,7 +51,7 @@ class Cutter:
             target=target,
             observed=None if target is None else known[:, context:],
             decoder_input=None,
-            has_target=np.full(len(codes), self.with_target),
+            has_target=np.asarray(known[:, context:].any(axis=1) & self.with_target),
             reasons=codes,
             static=None if panel.static is None else panel.static[origins.series],
             naive=(observed & finite[:, :, manifest.target.feature])[:, :, None] if self.with_naive else None,
@@ -76,7 +76,7 @@ class Cutter:
 
     def _past(self, panel: Panel, rows: Ticks, observed: Bool, times: F32) -> tuple[F32, Bool]:
         """Return the features, 0 where they are not known, and which of them are finite [W, C, F]."""
-        past = np.empty((*rows.shape, self.manifest.past_width), np.float32)
+        past = np.empty((*rows.shape, len(self.manifest.features.past)), np.float32)
         finite = np.ones(past.shape, bool)
         for index, name in enumerate(self.manifest.features.past):
             column = self._feature(panel, name, rows, times)

@@ -9,7 +9,8 @@ import pyarrow.types as pt
 from runner.calendar import calendar_names
 from runner.errors import FreerunError
 from runner.freq import Freq, Grid, grid_of
-from runner.manifest import Manifest, Static
+from runner.long.recipe import Recipe
+from runner.manifest import Static
 from runner.schema import hive_keys
 
 NOTHING = Static()
@@ -55,13 +56,13 @@ class LongLayout:
         return [*([self.unique_id] if is_text(self.id_type) else []), *self.categories.values()]
 
 
-def computed(manifest: Manifest) -> tuple[str, ...]:
+def computed(manifest: Recipe) -> tuple[str, ...]:
     """Return the features that no file brings along, because they follow from the time."""
     return calendar_names(manifest.calendar) if manifest.calendar else ()
 
 
 def match_long(
-    schema: pa.Schema, path: str, manifest: Manifest, columns: Mapping[str, str], freq: Freq
+    schema: pa.Schema, path: str, manifest: Recipe, columns: Mapping[str, str], freq: Freq
 ) -> tuple[LongLayout | None, list[str]]:
     """Find the roles among a file's columns.
 
@@ -108,7 +109,7 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(pt.is_string(kind) or pt.is_large_string(kind))
 
 
-def _target_column(schema: pa.Schema, manifest: Manifest, columns: Mapping[str, str]) -> str:
+def _target_column(schema: pa.Schema, manifest: Recipe, columns: Mapping[str, str]) -> str:
     """Return the target's column: what `--column` says; else `y`; else its own name."""
     name = manifest.target.name
     for role in ("y", "target", name):

@@ -69,8 +69,37 @@ def latest(panel: Panel, context: int, *, padded: bool) -> Origins:
     return Origins(np.arange(len(panel)), step, row, reasons)
 
 
-def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, padded: bool) -> Iterator[Origins]:
-    """Yield the windows of all series, each with a whole horizon behind its origin, at most so many at once.
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """Rolling windows by number: those of the first series in the order of time, then those of the next.
+
+    Attributes:
+        panel: whole series.
+        stride: steps from one origin to the next.
+        first: step of each series' first origin [n].
+        ends: windows of all series up to this one [n].
+        reasons: why a series has no window but is one reject, as codes into REASONS [n].
+    """
+
+    panel: Panel
+    stride: int
+    first: Ticks
+    ends: Ticks
+    reasons: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def at(self, places: Index) -> Origins:
+        """Return the windows of these numbers [W], in the order given."""
+        series = np.searchsorted(self.ends, places, "right")
+        before = np.concatenate([[0], self.ends])[series]
+        step = self.first[series] + (places - before) * self.stride
+        return Origins(series, step, _rows(self.panel, series, step), self.reasons[series])
+
+
+def roll_over(panel: Panel, context: int, horizon: int, roll: Roll, *, padded: bool) -> Rolled:
+    """Find the windows of all series, each with a whole horizon behind its origin.
 
     An origin need not have a known target itself. A series that is too short for one window, or that has something
     wrong with it, is one reject.
@@ -80,7 +109,6 @@ def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, 
         context: steps that the encoder reads.
         horizon: steps that are forecast.
         roll: which origins.
-        most: windows at once.
         padded: a series too short for a whole context has one window nevertheless: the missing steps are not observed.
     """
     start, last_row = panel.starts[:-1], panel.last_known()
@@ -93,12 +121,14 @@ def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, 
     first, final = _within(first, final, panel.phase, roll)
     count = np.where(reasons == GOOD, np.maximum((final - first) // roll.stride + 1, 0), 1)
     first = np.where(reasons == GOOD, first, end)
-    ends = np.cumsum(count)
-    for begun in range(0, int(ends[-1]) if len(ends) else 0, most):
-        places = np.arange(begun, min(begun + most, int(ends[-1])))
-        series = np.searchsorted(ends, places, "right")
-        step = first[series] + (places - (ends - count)[series]) * roll.stride
-        yield Origins(series, step, _rows(panel, series, step), reasons[series])
+    return Rolled(panel, roll.stride, first, np.cumsum(count), reasons)
+
+
+def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, padded: bool) -> Iterator[Origins]:
+    """Yield what `roll_over` finds, at most so many windows at once."""
+    rolled = roll_over(panel, context, horizon, roll, padded=padded)
+    for begun in range(0, len(rolled), most):
+        yield rolled.at(np.arange(begun, min(begun + most, len(rolled))))
 
 
 def moment(text: str, kind: pa.DataType, flag: str) -> pa.Array:

@@ -1,6 +1,6 @@
 """Whole series as arrays: where each begins, which steps its rows are, and what is wrong with it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,8 @@ from runner.batch import F32, GOOD, Bool, Index, reason_code
 from runner.errors import InputError, explain
 from runner.freq import Grid, Ticks
 from runner.long.layout import LongLayout
+from runner.long.recipe import Recipe
 from runner.long.series import Seen, names_of, whole_series
-from runner.manifest import Manifest
 from runner.static import category_indices
 
 Numbers = npt.NDArray[np.floating[Any]]
@@ -57,7 +57,7 @@ class Panel:
         return np.where((place >= 0) & (found >= self.starts[:-1]), found, self.starts[:-1] - 1)
 
 
-def read_panels(pieces: Iterable[pa.RecordBatch], layout: LongLayout, manifest: Manifest) -> Iterator[Panel]:
+def read_panels(pieces: Iterable[pa.RecordBatch], layout: LongLayout, manifest: Recipe) -> Iterator[Panel]:
     """Read consecutive rows of a file into panels of whole series.
 
     Raises:
@@ -70,7 +70,7 @@ def read_panels(pieces: Iterable[pa.RecordBatch], layout: LongLayout, manifest: 
         yield panel
 
 
-def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest: Manifest) -> Panel:
+def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest: Recipe) -> Panel:
     """Read and check rows of whole series.
 
     Args:
@@ -111,7 +111,7 @@ def _static(
     rows: pa.RecordBatch,
     starts: Ticks,
     layout: LongLayout,
-    manifest: Manifest,
+    manifest: Recipe,
     numbers: Mapping[str, Numbers],
     reasons: Codes,
 ) -> F32 | None:
@@ -216,3 +216,21 @@ def _one_a_step(ordinal: Ticks, on_grid: Bool, first: int, last: int) -> Index:
 
 def _regular(ordinal: Ticks, starts: Ticks) -> Bool:
     return np.asarray(ordinal[starts[1:] - 1] - ordinal[starts[:-1]] == np.diff(starts) - 1)
+
+
+def join_panels(panels: Sequence[Panel]) -> Panel:
+    """Return the series of panels of one time grid and the same features, one after the other."""
+    first = panels[0]
+    rows = np.cumsum([0, *(len(panel.ordinal) for panel in panels[:-1])])
+    starts = [panel.starts[1:] + before for panel, before in zip(panels, rows, strict=True)]
+    return Panel(
+        names=pa.concat_arrays([panel.names for panel in panels]),
+        starts=np.concatenate([[0], *starts]),
+        ordinal=np.concatenate([panel.ordinal for panel in panels]),
+        phase=np.concatenate([panel.phase for panel in panels]),
+        numbers={name: np.concatenate([panel.numbers[name] for panel in panels]) for name in first.numbers},
+        known=np.concatenate([panel.known for panel in panels]),
+        static=None if first.static is None else np.concatenate([np.asarray(panel.static) for panel in panels]),
+        reasons=np.concatenate([panel.reasons for panel in panels]),
+        regular=np.concatenate([panel.regular for panel in panels]),
+    )
