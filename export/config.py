@@ -23,6 +23,8 @@ Cell = Literal["lstm", "gru"]
 Direction = Literal["forward", "bidirectional"]
 Attention = Literal["none", "luong", "bahdanau"]
 Base = Literal["none", "linear", "seasonal"]
+Unknown = Literal["reject", "reserved"]
+STATIC_KEYS = {"static_names", "categories", "unknown_category", "embedding"}
 Strategy = Literal["teacher-forcing", "scheduled-sampling", "free-running", "curriculum", "auto"]
 
 
@@ -73,6 +75,10 @@ class TrainConfig(BundleConfig):
         sampling_decay: how the teacher's share falls from 1 to 0 over the epochs of scheduled-sampling.
         input_noise: deviation of the noise on the teacher's inputs in training, in deviations of the target.
         extra_epochs: epochs of each trial of auto, and of its control.
+        static_names: names for the numbers in the column `static`; else s0, s1, ...
+        categories: columns of text whose words are static features too.
+        unknown_category: what a word becomes that the training data has not: a reject, or an index reserved for it.
+        embedding: dimensions of the vector that a word becomes; None = by how many words there are.
     """
 
     start: float | Literal["last"] = -1.0  # one target, so one number
@@ -93,11 +99,23 @@ class TrainConfig(BundleConfig):
     input_noise: float = Field(default=0.0, ge=0)
     extra_epochs: int = Field(default=5, ge=1)
     tensorboard: bool = False
+    static_names: Names | None = None
+    categories: Names = Field(default=[])
+    unknown_category: Unknown = "reject"
+    embedding: int | None = Field(default=None, ge=1)
 
     @property
     def layers(self) -> list[int]:
         """Return the units of each layer, from the input on."""
         return [self.units] if isinstance(self.units, int) else self.units
+
+    def record(self) -> dict[str, Any]:
+        """Return the config as JSON has it, the keys of static features only where they are set.
+
+        So a training without any is the same that it was before there were such keys, and can be resumed.
+        """
+        told = self.model_dump(include=STATIC_KEYS, exclude_defaults=True)
+        return {**self.model_dump(exclude=STATIC_KEYS), **told}
 
 
 Config = TypeVar("Config", bound=BundleConfig)

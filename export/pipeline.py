@@ -15,6 +15,7 @@ from export.checkpoints import WorkFolder, identity_of
 from export.config import BundleConfig, TrainConfig
 from export.model import build
 from export.release import Released, Unreleased, release
+from export.static import with_static
 from export.training import Trained, evaluate
 from export.trials import Choice, train_as_asked
 from export.windows import Statistics, TrainingWindows, measure, open_windows, told
@@ -86,7 +87,7 @@ def train_bundle(
         statistics=statistics,
         feature=feature,
         losses=evaluate(models, valid, config, feature),
-        origin={"config": config.model_dump(), "strategy": choice.record()},
+        origin={"config": config.record(), "strategy": choice.record()},
     )
     return Exported(release(candidate, valid, out), trained, choice)
 
@@ -166,7 +167,7 @@ def _open(data: Data, config: TrainConfig) -> tuple[TrainingWindows, TrainingWin
     if windows.sizes != valid.sizes or windows.flagged != valid.flagged:
         what = "validation and training data differ in shape"
         raise InputError(explain(what, got=_shape(valid), expected=_shape(windows), remedy="cut both alike"))
-    return windows, valid
+    return with_static(windows, valid, config, data.columns)
 
 
 def _shape(windows: TrainingWindows) -> str:
@@ -213,9 +214,12 @@ def describe(sizes: Sizes, found: Statistics) -> str:
     rejected = f", {bad:,} rejected ({told(found.rejects)})" if bad else ""
     rejected += f", {found.without_target:,} without a target" if found.without_target else ""
     several = f"{sizes.targets} targets, " if sizes.targets > 1 else ""
+    words = "".join(f", {category.name} with {len(category.values):,} words" for category in sizes.categories)
+    static = f"; static: {len(sizes.numbers)} of numbers{words}" if sizes.static else ""
     return (
         f"{found.windows:,} windows{rejected}: context {sizes.context}, horizon {sizes.horizon}, {several}"
-        f"{sizes.past} past and {sizes.future} future features; {found.excluded_share:.1%} of the targets excluded"
+        f"{sizes.past} past and {sizes.future} future features{static}; "
+        f"{found.excluded_share:.1%} of the targets excluded"
     )
 
 

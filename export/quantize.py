@@ -70,8 +70,8 @@ def _quantize(path: Path, valid: str, columns: dict[str, str]) -> tuple[Manifest
     manifest = bundle.manifest
     if "int8" in manifest.precisions:
         raise UsageError(explain(f"{path} holds int8 already", remedy="export it again to make it anew"))
-    several = sizes_of(manifest) if manifest.others else None  # which a flat target does not tell
-    windows = open_windows(valid, manifest.past_width, columns, several)
+    told = sizes_of(manifest) if manifest.others or manifest.static else None  # what the data does not tell
+    windows = open_windows(valid, manifest.past_width, columns, told)
     if windows.sizes != sizes_of(manifest):
         raise InputError(explain(f"{valid} does not fit the bundle", got=windows.sizes, expected=sizes_of(manifest)))
     graphs = bundle.graphs("fp32")

@@ -127,6 +127,11 @@ def read_parts(out: OutputFolder) -> dict[str, Part | None]:
     return {name: _read_part(out, name) for name in out.names()}
 
 
+def units_of(source: Source, job: Job) -> list[Unit]:
+    """Return the units of a file; one of time steps is a single unit, as a series may cross its row groups."""
+    return cut(source, job.rows_per_part if job.layout == "windows" else sum(source.groups))
+
+
 def cut(source: Source, rows_per_part: int) -> list[Unit]:
     """Cut a file into ranges of row groups of at most `rows_per_part` rows (a larger row group stays whole)."""
     if sum(source.groups) <= rows_per_part or len(source.groups) < 2:
@@ -139,11 +144,6 @@ def cut(source: Source, rows_per_part: int) -> list[Unit]:
         else:
             ranges.append((group, group, rows))
     return [Unit(source.path, (a, b), rows, source.identity.size, source.sha256) for a, b, rows in ranges]
-
-
-def units_of(source: Source, job: Job) -> list[Unit]:
-    """Cut a file as a job does: of series it stays whole, for a series may cross row groups."""
-    return cut(source, job.rows_per_part if job.layout == "windows" else sum(source.groups))
 
 
 def _compare(

@@ -7,6 +7,7 @@ from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as pt
 
 from runner.config import Job
 from runner.dataset import READ_ERRORS, Dataset, first_line
@@ -25,8 +26,9 @@ PIECE_ROWS = 64
 """Rows that are decoded at once; what a row takes in memory is only known afterwards (no number in a footer binds)."""
 PIECE_BYTES = 8 << 20
 """Of a row group with a larger piece than this, rows are decoded one by one."""
-STEP_LADDER = (1 << 17, 1 << 13, 1 << 6, 1)
-"""Rows of time steps that are decoded at once: the first number at which no piece is too large."""
+STEP_BYTES = 6 << 20
+"""What the rows of time steps that are decoded at once should take."""
+MOST_STEPS = 1 << 18
 ROW_BYTES = 64 << 20
 """A single row that takes more than this is refused."""
 
@@ -88,7 +90,16 @@ def read_steps(file: pq.ParquetFile, unit: Unit, columns: list[str], stop: Stop)
     Raises:
         InputError: the file is damaged, or a row takes more memory than any should; names the file and the row group.
     """
-    return _batches(file, unit, columns, range(file.metadata.num_row_groups), STEP_LADDER, stop)
+    width, most = sum(_width(file.schema_arrow.field(name).type) for name in columns), MOST_STEPS
+    while most * width > STEP_BYTES and most > PIECE_ROWS:
+        most //= 2
+    ladder = (most, most // 32, min(most, PIECE_ROWS), 1) if most > 32 * PIECE_ROWS else (most, 1)
+    return _batches(file, unit, columns, range(file.metadata.num_row_groups), ladder, stop)
+
+
+def _width(kind: pa.DataType) -> int:
+    """Return the bytes of a value; of text, which is read as dictionaries, those of an index."""
+    return max(kind.bit_width // 8, 1) if pt.is_primitive(kind) else 4
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], size: BlockSize) -> Iterator[pa.RecordBatch]:

@@ -8,13 +8,11 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import pyarrow.types as pt
 from pydantic import ValidationError
 
-from runner.config import Job
+from runner.config import NUMBERS, Job
 from runner.dataset import READ_ERRORS, first_line
 from runner.manifest import problems as validation_problems
 from runner.parts import BLANK, FOOTER_END, PART_DIGEST_KEY, Part, decode_footer, digest_offset, footer_size
@@ -25,9 +23,6 @@ from runner.storage import OutputFolder
 
 CHUNK = 1 << 22
 ROWS_AT_ONCE = 4096
-NUMBERS = ("mode", "precision", "fallback", "columns", "rows_per_part", "layout", "window", "stride", "origin_from",
-           "origin_to", "freq", "output_layout")  # fmt: skip
-"""The options that say which parts a report tells of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,28 +117,19 @@ def _miscounts(parquet: pq.ParquetFile, name: str, part: Part) -> Iterator[str]:
     if part.unit.part_path != name:
         yield f"belongs at {part.unit.part_path}"
     rows, nulls, reasons = parquet.metadata.num_rows, 0, Counter[str]()
-    each = part.maker.horizon if _has_steps(parquet.schema_arrow) else 1
-    windows, rejected = part.scored + sum(part.rejects.values()), sum(part.rejects.values())
     for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=["prediction", "reject_reason"], use_threads=False):
         nulls += batch.column("prediction").null_count
         counted = pc.value_counts(batch.column("reject_reason").drop_null())
         reasons.update({entry["values"]: entry["counts"] for entry in counted.to_pylist()})
-    if rows != windows * each or not (windows == part.unit.rows or _is_cut(parquet.schema_arrow)):
+    rejected, each = sum(part.rejects.values()), part.rows_a_window
+    windows = part.scored + rejected
+    if rows != windows * each or (part.layout == "windows" and windows != part.unit.rows):
         yield f"has {rows} rows, its input {part.unit.rows}; {part.scored} scored and rejects {part.rejects} are told"
-    told = {reason: count * each for reason, count in part.rejects.items()}
-    if dict(reasons) != told or nulls != (rejected - part.filled) * each:
-        filled = f", {part.filled} of them filled" if part.filled else ""
-        yield f"has rejects {dict(reasons)} and {nulls} rows without a forecast, but tells of {part.rejects}{filled}"
-
-
-def _has_steps(schema: pa.Schema) -> bool:
-    """Tell whether a row is a step, rather than a window."""
-    return not pt.is_list(schema.field("prediction").type)
-
-
-def _is_cut(schema: pa.Schema) -> bool:
-    """Tell whether the windows were cut from series, so that their input has other rows."""
-    return _has_steps(schema) or schema.names[:3] == ["unique_id", "origin", "prediction"]
+    if (
+        dict(reasons) != {word: count * each for word, count in part.rejects.items()}
+        or nulls != (rejected - part.filled) * each
+    ):
+        yield f"has rejects {dict(reasons)} and {nulls} rows without a forecast, but tells of {part.rejects}"
 
 
 def _doubled(parts: dict[str, Part]) -> Iterator[str]:
@@ -204,9 +190,10 @@ def _check_report(out: OutputFolder, parts: dict[str, Part], *, overtaken: bool)
 
 
 def _problems_of_total(out: OutputFolder, report: Report, parts: dict[str, Part]) -> list[str]:
-    if missing := [name for name in NUMBERS if name not in report.options]:
+    names = (*NUMBERS, "rows_per_part")
+    if missing := [name for name in names if name not in report.options]:
         return [f"{out.own(REPORT_FILE)}: options without {', '.join(missing)}"]
-    job = Job(Path(), report.input, out.root, **{name: report.options[name] for name in NUMBERS})
+    job = Job(Path(), report.input, out.root, **{name: report.options[name] for name in names})
     units = [unit for source in remembered(out).values() for unit in units_of(source, job)]
     maker = report.bundle_id, job.numbers_digest()
     mine = {name: part for name, part in parts.items() if (part.bundle_id, part.options) == maker}

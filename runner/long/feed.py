@@ -15,9 +15,8 @@ from runner.freq import parse_freq
 from runner.long.cut import Cutter
 from runner.long.layout import LongLayout, match_long
 from runner.long.origins import Origins, Roll, bound, latest, rolling
-from runner.long.panel import Panel, read_panel
+from runner.long.panel import Panel, read_panels
 from runner.long.rows import StepForm, keys_of, window_form
-from runner.long.series import Seen, whole_series
 from runner.manifest import Manifest
 from runner.parts import Part, Unit
 from runner.reader import block_size, read_steps
@@ -42,8 +41,10 @@ class LongFeed:
 
     def form(self, unit: Unit, file: pq.ParquetFile) -> Form:  # noqa: ARG002
         """Return the form that the job asks for."""
-        made = StepForm if self.job.output_layout != "windows" else window_form
-        return made(self.layouts[unit.path], self.manifest.bundle_id, self.job.fallback)
+        layout, bundle_id, fallback = self.layouts[unit.path], self.manifest.bundle_id, self.job.fallback
+        if self.job.output_layout == "windows":
+            return window_form(layout, bundle_id, fallback)
+        return StepForm(layout, bundle_id, fallback, self.manifest.horizon)
 
     def blocks(self, unit: Unit, file: pq.ParquetFile) -> Iterator[Block]:
         """Yield the windows of all series, in full blocks, whatever the file's row groups are."""
@@ -70,11 +71,7 @@ class LongFeed:
                 rows_read = 0
 
     def _panels(self, unit: Unit, file: pq.ParquetFile, layout: LongLayout) -> Iterator[Panel]:
-        pieces, seen = read_steps(file, unit, layout.columns, self.stop), Seen()
-        for rows, starts in whole_series(pieces, layout.unique_id):
-            panel = read_panel(rows, starts, layout, self.manifest)
-            seen.add(panel.names)
-            yield panel
+        return read_panels(read_steps(file, unit, layout.columns, self.stop), layout, self.manifest)
 
     def _origins(self, panel: Panel, layout: LongLayout) -> Iterator[Origins]:
         context, horizon, padded = self.manifest.context_length, self.manifest.horizon, self.manifest.past_observed

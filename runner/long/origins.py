@@ -94,12 +94,11 @@ def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, 
     count = np.where(reasons == GOOD, np.maximum((final - first) // roll.stride + 1, 0), 1)
     first = np.where(reasons == GOOD, first, end)
     ends = np.cumsum(count)
-    regular = panel.regular()
     for begun in range(0, int(ends[-1]) if len(ends) else 0, most):
         places = np.arange(begun, min(begun + most, int(ends[-1])))
         series = np.searchsorted(ends, places, "right")
         step = first[series] + (places - (ends - count)[series]) * roll.stride
-        yield Origins(series, step, _rows(panel, series, step, regular), reasons[series])
+        yield Origins(series, step, _rows(panel, series, step), reasons[series])
 
 
 def moment(text: str, kind: pa.DataType, flag: str) -> pa.Array:
@@ -145,11 +144,11 @@ def _within(first: Ticks, final: Ticks, phase: Ticks, roll: Roll) -> tuple[Ticks
     return first, final
 
 
-def _rows(panel: Panel, series: Index, step: Ticks, regular: npt.NDArray[np.bool_]) -> Ticks:
+def _rows(panel: Panel, series: Index, step: Ticks) -> Ticks:
     """Return the last row at or before each step [W]."""
     start = panel.starts[series]
     row = start + step - panel.ordinal[start]
-    for place in np.unique(series[~regular[series]]):
+    for place in np.unique(series[~panel.regular[series]]):
         own = series == place
         rows = panel.ordinal[panel.starts[place] : panel.starts[place + 1]]
         row[own] = panel.starts[place] + np.searchsorted(rows, step[own], "right") - 1
