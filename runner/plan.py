@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
 
-from runner.config import Job
+from runner.config import NUMBERS, Job
 from runner.dataset import READ_ERRORS, Dataset, Identity
 from runner.errors import InputError, OutputError, UsageError, explain, listing
 from runner.parts import Part, Unit, decode_footer
@@ -216,9 +216,9 @@ def _history_message(history: list[str], parts: dict[str, Part | None], bundle_i
 
 
 def _further(job: Job) -> list[str]:
-    """Name the options that change numbers, beside those that every job has."""
-    named = {name: value for name, value in job.numbers().items() if name not in {"mode", "precision", "columns"}}
-    return [f"{name} {value}" for name, value in named.items() if value is not None]
+    """Name the options that change numbers, where they are set, beside those that every job has."""
+    named = {field.name: field.default for field in fields(job) if field.name in NUMBERS[3:]}
+    return [f"{name} {getattr(job, name)}" for name, default in named.items() if getattr(job, name) != default]
 
 
 def _identify(dataset: Dataset, path: str, identity: Identity, stop: Stop) -> Source:

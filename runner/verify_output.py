@@ -125,11 +125,10 @@ def _miscounts(parquet: pq.ParquetFile, name: str, part: Part) -> Iterator[str]:
     windows = part.scored + rejected
     if rows != windows * each or (part.layout == "windows" and windows != part.unit.rows):
         yield f"has {rows} rows, its input {part.unit.rows}; {part.scored} scored and rejects {part.rejects} are told"
-    if (
-        dict(reasons) != {word: count * each for word, count in part.rejects.items()}
-        or nulls != (rejected - part.filled) * each
-    ):
-        yield f"has rejects {dict(reasons)} and {nulls} rows without a forecast, but tells of {part.rejects}"
+    told = {reason: count * each for reason, count in part.rejects.items()}
+    if dict(reasons) != told or nulls != (rejected - part.filled) * each:
+        filled = f", {part.filled} of them filled" if part.filled else ""
+        yield f"has rejects {dict(reasons)} and {nulls} rows without a forecast, but tells of {part.rejects}{filled}"
 
 
 def _doubled(parts: dict[str, Part]) -> Iterator[str]:
