@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -59,14 +58,12 @@ def night_of(month, night):
     return fresh
 
 
-def promote(month, tiny):
-    """Let the gate decide, on windows of the two weeks before; the other way round it stays shut."""
-    last = month.known(PROMOTED) - 1
-    windows = month.series.windows(np.arange(last - 14 * 24, last - 3), 6, 4)
-    pq.write_table(pa.table({name: tiny.nested(column) for name, column in windows.items()}), month.root / "w.parquet")
-    gate = month.freerun("compare", month.root / "new", month.root / "old", month.root / "w.parquet", "--json")
+def promote(month):
+    """Let the gate decide, on the two weeks before; the other way round it stays shut."""
+    seen = month.root / "in" / month.partition(PROMOTED - 1), "--layout", "long", "--freq", "h", "--json"
+    gate = month.freerun("compare", month.root / "new", month.root / "old", *seen)
     assert (gate.code, gate.json()["verdict"]) == (15, "worse")
-    gate = month.freerun("compare", month.root / "old", month.root / "new", month.root / "w.parquet", "--json")
+    gate = month.freerun("compare", month.root / "old", month.root / "new", *seen)
     assert (gate.code, gate.json()["verdict"]) == (0, "better"), gate.err
     month.bundle = "new"
 
@@ -101,10 +98,10 @@ def check(found, rows):
     assert {g["name"]: g["forecast"] for g in found["by_bundle"]} == dict(rows["bundle_id"].value_counts())
 
 
-def test_a_month_of_nights_loses_no_forecast_counts_none_twice_and_is_judged_as_pandas_would(month, tiny):
+def test_a_month_of_nights_loses_no_forecast_counts_none_twice_and_is_judged_as_pandas_would(month):
     for night in range(NIGHTS):
         if night == PROMOTED:
-            promote(month, tiny)
+            promote(month)
         fresh = night_of(month, night)
         assert len(fresh) == {KILLED: 0, LATE_SNAPSHOT: 0}.get(night, 1 + (night in CAUGHT_UP.values()))
         measured = month.measure(night)
