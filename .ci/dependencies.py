@@ -39,6 +39,7 @@ class Floor:
 
 
 FLOORS = (
+    Floor("duckdb", "1.4", "older ones take the names '' and '\\0' for the same, so series of both lie mixed"),
     Floor(
         "filelock",
         "3.30",

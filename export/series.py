@@ -161,7 +161,7 @@ def _read(dataset: Dataset, path: str, layout: LongLayout, recipe: Recipe) -> It
     try:
         with dataset.open(path, layout.words) as file:
             pieces = read_steps(file, Unit(path, None, 0, 0, ""), layout.columns, Stop())
-            for rows, starts in whole_series(pieces, layout.unique_id):
+            for rows, starts in whole_series(pieces, layout.unique_id, None):
                 panel = read_panel(rows, starts, layout, recipe)
                 seen.add(panel.names)
                 yield _compact(panel, recipe.target.name)

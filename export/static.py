@@ -71,7 +71,7 @@ def static_of_series(data: str, config: TrainConfig, columns: Mapping[str, str])
     for path in offenders:
         with dataset.open(path, list(named.values())) as file:
             pieces = read_steps(file, Unit(path, None, 0, 0, ""), list(named.values()), Stop())
-            for rows, starts in whole_series(pieces, named["unique_id"]):
+            for rows, starts in whole_series(pieces, named["unique_id"], None):
                 for name in config.categories:
                     words = names_of(rows.column(named[name]), starts)
                     found[name] |= set(words.unique().to_pylist()) - {None}

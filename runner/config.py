@@ -24,7 +24,7 @@ forecast that the context allows [H]."""
 
 NUMBERS = (
     "mode", "precision", "columns", "fallback", "layout", "window", "stride", "origin_from", "origin_to", "freq",
-    "output_layout",
+    "output_layout", "sort",
 )  # fmt: skip
 """The options that can change what a part says."""
 

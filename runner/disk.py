@@ -36,8 +36,12 @@ class Disk:
     def open_folder(self, name: str, folder: int) -> int:
         return os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=folder)
 
-    def make_folder(self, name: str, folder: int) -> None:
-        os.mkdir(name, dir_fd=folder)
+    def make_folder(self, name: str, folder: int, mode: int = 0o777) -> None:
+        os.mkdir(name, mode, dir_fd=folder)
+
+    def remove_folder(self, name: str, folder: int) -> None:
+        """Remove an empty folder."""
+        os.rmdir(name, dir_fd=folder)
 
     def create(self, name: str, folder: int) -> int:
         """Open a new file for writing; FileExistsError if anything has that name, a link included."""

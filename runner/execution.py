@@ -134,7 +134,7 @@ class Run:
         if self.job.layout == "long":
             from runner.long.feed import long_feed
 
-            return long_feed(*given)
+            return long_feed(*given, self.out)
         from runner.feed import window_feed
 
         return window_feed(*given)

@@ -93,13 +93,22 @@ def read_steps(file: pq.ParquetFile, unit: Unit, columns: list[str], stop: Stop)
     width, most = sum(_width(file.schema_arrow.field(name).type) for name in columns), MOST_STEPS
     while most * width > STEP_BYTES and most > PIECE_ROWS:
         most //= 2
-    ladder = (most, most // 32, min(most, PIECE_ROWS), 1) if most > 32 * PIECE_ROWS else (most, 1)
-    return _batches(file, unit, columns, range(file.metadata.num_row_groups), ladder, stop)
+    for group in range(file.metadata.num_row_groups):
+        ladder = _steps_at_once(most, file.metadata.row_group(group), columns)
+        yield from _batches(file, unit, columns, range(group, group + 1), ladder, stop)
 
 
 def _width(kind: pa.DataType) -> int:
     """Return the bytes of a value; of text, which is read as dictionaries, those of an index."""
     return max(kind.bit_width // 8, 1) if pt.is_primitive(kind) else 4
+
+
+def _steps_at_once(most: int, group: pq.RowGroupMetaData, columns: list[str]) -> tuple[int, ...]:
+    """Return the ladder without the numbers of rows that are too large by what the footer says: of long text."""
+    chunks = [group.column(index) for index in range(group.num_columns)]
+    size = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
+    ladder = sorted({most, max(most // 32, PIECE_ROWS), PIECE_ROWS}, reverse=True)
+    return (*(rows for rows in ladder if rows * size <= PIECE_BYTES * max(group.num_rows, 1)), 1)
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], size: BlockSize) -> Iterator[pa.RecordBatch]:

@@ -1,7 +1,9 @@
 """A scoring job from the lock to the report: refused before anything is touched, or reported however it ends."""
 
 import contextlib
+from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from runner.bundle import open_bundle
@@ -19,6 +21,7 @@ from runner.errors import (
     told,
 )
 from runner.execution import Progress, Run
+from runner.freq import parse_freq
 from runner.lock import LOCK_FILE, locked
 from runner.manifest import Manifest
 from runner.report import Report, write_report
@@ -43,6 +46,8 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
     _refuse_uri(job.out)
     _refuse_nesting(job)
     _refuse_contradictions(job, bundle.manifest)
+    if job.layout == "long":  # whoever says it, it is the same option
+        job = replace(job, freq=str(parse_freq(job.freq or bundle.manifest.freq or "")))
     run = Run(job, device, bundle, OutputFolder(job.out, within=job.partition), stop, progress)
     if job.dry_run:
         return run.execute()
@@ -131,6 +136,9 @@ def refuse_long(job: Job, manifest: Manifest) -> None:
         got = ", ".join(target.name for target in manifest.targets)
         remedy = "--layout windows"
         raise UsageError(explain("the long layout has one target", got=got, remedy=remedy))
+    if job.sort and find_spec("duckdb") is None:
+        remedy = "pip install 'freerun[sort]', or write files sorted by series and time"
+        raise UsageError(explain("--sort needs duckdb", got="none is installed", remedy=remedy))
     if job.freq is None and manifest.freq is None:
         remedy = "--freq h, say (s, min, h, D, W, MS, ME, QS, QE, YS, YE, or 1 where ds is an integer)"
         raise UsageError(explain("nobody says how long a time step is", remedy=remedy))

@@ -263,8 +263,45 @@ class OutputFolder:
         Raises:
             OutputError: it cannot be removed.
         """
-        for name in self.unfinished():
-            self.remove(name)
+        for path in map(PurePosixPath, self.unfinished()):
+            with _refusing(self.root / path), self._folder(path) as folder:
+                self._clear(path.name, folder)
+                self.disk.sync(folder)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[str]:
+        """Make a folder for files that are needed only for a while, under a temporary name; in the end it is gone.
+
+        Yields:
+            Its path by way of a descriptor: whoever exchanges a folder above it for a link leads nobody astray.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
+        name = f".{secrets.token_hex(8)}{TEMPORARY}"
+        with contextlib.ExitStack() as stack:
+            with _refusing(self.home / name):
+                folder = stack.enter_context(self._folder(self.within / name, make=True))
+                self.disk.make_folder(name, folder, 0o700)
+                stack.callback(self._forget, name, folder)
+                own = stack.enter_context(self._opened(self.disk.open_folder(name, folder)))
+            yield f"/proc/self/fd/{own}"
+
+    def _forget(self, name: str, folder: int) -> None:
+        """Remove what is temporary, if that can be done now: the next run clears what is left."""
+        with contextlib.suppress(OSError):
+            self._clear(name, folder)
+
+    def _clear(self, name: str, folder: int) -> None:
+        """Remove a file, or a folder of files, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                self.disk.unlink(name, folder)
+            except IsADirectoryError:
+                with self._opened(self.disk.open_folder(name, folder)) as own:
+                    for entry in self.disk.entries(own):
+                        self._clear(entry.name, own)
+                self.disk.remove_folder(name, folder)
 
     def _walk(self) -> Iterator[tuple[PurePosixPath, bool, bool]]:
         """Yield each path in the partition, whether it is a link, and whether it is or leads to a folder."""

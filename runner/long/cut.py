@@ -22,12 +22,14 @@ class Cutter:
         grid: the time steps.
         with_target: windows have a horizon whose truth is known.
         with_naive: rejects may get a naive forecast.
+        teacher: the loop will be teacher-forced, so each window needs true values.
     """
 
     manifest: Recipe
     grid: Grid
     with_target: bool
     with_naive: bool = False
+    teacher: bool = False
 
     def cut(self, panel: Panel, origins: Origins) -> WindowBatch:
         """Return the windows, what cannot be forecast marked with the first reason found [W, ...]."""
@@ -44,6 +46,9 @@ class Cutter:
         _reject(codes, ~np.all(finite | ~observed[:, :, None], axis=(1, 2)), "past_not_finite")
         future = self._future(panel, rows[:, context:], there[:, context:], times[:, context:], codes)
         target = self._target(panel, rows[:, context:], known[:, context:], codes) if self.with_target else None
+        has_target = np.asarray(known[:, context:].any(axis=1) & self.with_target)
+        if self.teacher:
+            _reject(codes, ~has_target, "target_missing")
         return WindowBatch(
             past=past,
             past_observed=observed.astype(np.float32) if manifest.past_observed else None,
@@ -51,7 +56,7 @@ class Cutter:
             target=target,
             observed=None if target is None else known[:, context:],
             decoder_input=None,
-            has_target=np.asarray(known[:, context:].any(axis=1) & self.with_target),
+            has_target=has_target,
             reasons=codes,
             static=None if panel.static is None else panel.static[origins.series],
             naive=(observed & finite[:, :, manifest.target.feature])[:, :, None] if self.with_naive else None,

@@ -1,6 +1,7 @@
 """Series as the pipeline's input: whole files of time steps, cut into windows block by block."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from runner.batch import join
 from runner.clock import Clock
 from runner.config import Job
 from runner.dataset import Dataset
+from runner.errors import InputError
 from runner.feed import Block
 from runner.freq import parse_freq
 from runner.long.cut import Cutter
@@ -17,11 +19,13 @@ from runner.long.layout import LongLayout, match_long
 from runner.long.origins import Origins, Roll, bound, latest, rolling
 from runner.long.panel import Panel, read_panels
 from runner.long.rows import StepForm, keys_of, window_form
+from runner.long.sort import Sorter, sort_megabytes
 from runner.manifest import Manifest
 from runner.parts import Part, Unit
 from runner.reader import block_size, read_steps
 from runner.schema import check_schemas, sizes_of
 from runner.stop import Stop
+from runner.storage import OutputFolder
 from runner.writer import Form
 
 
@@ -31,6 +35,7 @@ class LongFeed:
 
     Attributes:
         layouts: where the roles are, by input file.
+        sorter: puts rows in order; None = they are.
     """
 
     manifest: Manifest
@@ -38,6 +43,7 @@ class LongFeed:
     job: Job
     clock: Clock
     stop: Stop
+    sorter: Sorter | None
 
     def form(self, unit: Unit, file: pq.ParquetFile) -> Form:  # noqa: ARG002
         """Return the form that the job asks for."""
@@ -63,15 +69,20 @@ class LongFeed:
 
     def _cut(self, unit: Unit, file: pq.ParquetFile) -> Iterator[Block]:
         layout, rows_read = self.layouts[unit.path], 0
-        cutter = Cutter(self.manifest, layout.grid, self.job.window == "rolling", self.job.fallback is not None)
-        for panel in self._panels(unit, file, layout):
-            rows_read += len(panel.ordinal)
-            for origins in self._origins(panel, layout):
-                yield Block(keys_of(panel, origins, layout.grid), cutter.cut(panel, origins), rows_read)
-                rows_read = 0
+        known, teacher = self.job.window == "rolling", self.job.mode == "teacher-forced"
+        cutter = Cutter(self.manifest, layout.grid, known, self.job.fallback is not None, teacher)
+        with _naming(unit.path):
+            for panel in self._panels(unit, file, layout):
+                rows_read += len(panel.ordinal)
+                for origins in self._origins(panel, layout):
+                    yield Block(keys_of(panel, origins, layout.grid), cutter.cut(panel, origins), rows_read)
+                    rows_read = 0
 
     def _panels(self, unit: Unit, file: pq.ParquetFile, layout: LongLayout) -> Iterator[Panel]:
-        return read_panels(read_steps(file, unit, layout.columns, self.stop), layout, self.manifest)
+        pieces = read_steps(file, unit, layout.columns, self.stop)
+        if self.sorter:
+            pieces = self.sorter.sort(pieces, layout.unique_id, layout.ds)
+        return read_panels(pieces, layout, self.manifest)
 
     def _origins(self, panel: Panel, layout: LongLayout) -> Iterator[Origins]:
         context, horizon, padded = self.manifest.context_length, self.manifest.horizon, self.manifest.past_observed
@@ -84,8 +95,21 @@ class LongFeed:
             yield from rolling(panel, context, horizon, roll, most, padded=padded)
 
 
-def long_feed(dataset: Dataset, paths: set[str], manifest: Manifest, job: Job, clock: Clock, stop: Stop) -> LongFeed:
-    """Check the schemas of files of time steps.
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Let a refusal begin with the file that it is of, as those of reading do."""
+    try:
+        yield
+    except InputError as error:
+        if str(error).startswith(path):
+            raise
+        raise InputError(f"{path}: {error}") from error
+
+
+def long_feed(
+    dataset: Dataset, paths: set[str], manifest: Manifest, job: Job, clock: Clock, stop: Stop, out: OutputFolder
+) -> LongFeed:
+    """Check the schemas of files of time steps; `out` is where they are sorted.
 
     Raises:
         InputError: some do not fit; everything wrong with any of them is listed.
@@ -101,7 +125,8 @@ def long_feed(dataset: Dataset, paths: set[str], manifest: Manifest, job: Job, c
             bound(job.origin_from, layout.grid, "--from")
             bound(job.origin_to, layout.grid, "--to")
     check_schemas(offenders)
-    return LongFeed(manifest, layouts, job, clock, stop)
+    sorter = Sorter(out, stop, sort_megabytes(job.max_memory)) if job.sort else None
+    return LongFeed(manifest, layouts, job, clock, stop, sorter)
 
 
 def regroup(blocks: Iterable[Block], rows: int) -> Iterator[Block]:

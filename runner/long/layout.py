@@ -14,7 +14,7 @@ from runner.manifest import Static
 from runner.schema import hive_keys
 
 NOTHING = Static()
-FLAGS = {"available_mask": 1, "mask": 0}
+FLAGS = {"available_mask": 1, "observed": 1, "mask": 0}
 """Columns that say which targets count, and the value that does."""
 
 
@@ -89,7 +89,7 @@ def match_long(
     problems += _role_problems(columns, {"unique_id", "ds", "y", "target", *FLAGS, *numbers, *categories})
     if len(flags) > 1:
         problems.append(
-            "both 'mask' and 'available_mask' are there; 1 in mask = excluded, 1 in available_mask = counts"
+            f"{' and '.join(flags.values())} are there; give one (1 in mask = excluded, in the others 1 = counts)"
         )
     if problems:
         return None, problems

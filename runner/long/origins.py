@@ -76,13 +76,15 @@ class Rolled:
     Attributes:
         panel: whole series.
         stride: steps from one origin to the next.
-        first: step of each series' first origin [n].
-        ends: windows of all series up to this one [n].
+        series: place of each stretch's series: where steps are missing for long, it has several [s].
+        first: step of each stretch's first origin [s].
+        ends: windows of all stretches up to this one [s].
         reasons: why a series has no window but is one reject, as codes into REASONS [n].
     """
 
     panel: Panel
     stride: int
+    series: Index
     first: Ticks
     ends: Ticks
     reasons: npt.NDArray[np.uint8]
@@ -92,17 +94,17 @@ class Rolled:
 
     def at(self, places: Index) -> Origins:
         """Return the windows of these numbers [W], in the order given."""
-        series = np.searchsorted(self.ends, places, "right")
-        before = np.concatenate([[0], self.ends])[series]
-        step = self.first[series] + (places - before) * self.stride
+        stretch = np.searchsorted(self.ends, places, "right")
+        series, before = self.series[stretch], np.concatenate([[0], self.ends])[stretch]
+        step = self.first[stretch] + (places - before) * self.stride
         return Origins(series, step, _rows(self.panel, series, step), self.reasons[series])
 
 
 def roll_over(panel: Panel, context: int, horizon: int, roll: Roll, *, padded: bool) -> Rolled:
     """Find the windows of all series, each with a whole horizon behind its origin.
 
-    An origin need not have a known target itself. A series that is too short for one window, or that has something
-    wrong with it, is one reject.
+    An origin need not have a known target itself, but where no row at all is in the context, there is no window. A
+    series that is too short for one window, or that has something wrong with it, is one reject.
 
     Args:
         panel: whole series.
@@ -119,9 +121,12 @@ def roll_over(panel: Panel, context: int, horizon: int, roll: Roll, *, padded: b
     first = np.where(final >= begin, np.minimum(first, final), first) if padded else first
     reasons = _marked(_marked(panel.reasons, none, "past_not_observed"), first > final, "series_too_short")
     first, final = _within(first, final, panel.phase, roll)
-    count = np.where(reasons == GOOD, np.maximum((final - first) // roll.stride + 1, 0), 1)
-    first = np.where(reasons == GOOD, first, end)
-    return Rolled(panel, roll.stride, first, np.cumsum(count), reasons)
+    of, begin, until = _stretches(panel, context, reasons == GOOD)
+    good = reasons[of] == GOOD
+    begin = first[of] + np.maximum(-((first[of] - begin) // roll.stride), 0) * roll.stride
+    count = np.maximum((np.minimum(final[of], until) - begin) // roll.stride + 1, 0)
+    begin, count = np.where(good, begin, end[of]), np.where(good, count, 1)
+    return Rolled(panel, roll.stride, of, begin, np.cumsum(count), reasons)
 
 
 def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, padded: bool) -> Iterator[Origins]:
@@ -172,6 +177,20 @@ def _within(first: Ticks, final: Ticks, phase: Ticks, roll: Roll) -> tuple[Ticks
     if roll.last is not None:
         final = np.minimum(final, roll.last[0] - (phase > roll.last[1]))
     return first, final
+
+
+def _stretches(panel: Panel, context: int, good: npt.NDArray[np.bool_]) -> tuple[Index, Ticks, Ticks]:
+    """Cut series where steps are missing for longer than a context, so that a gap of years takes no time.
+
+    Returns:
+        The series of each stretch [n], and the first and the last step whose context has a row of it [n]. A series that
+        is not good is one stretch.
+    """
+    gap = np.diff(panel.ordinal) > context
+    gap &= np.repeat(good, np.diff(panel.starts))[1:]
+    cuts = np.union1d(panel.starts[:-1], np.flatnonzero(gap) + 1)
+    last = np.append(cuts[1:], len(panel.ordinal)) - 1
+    return np.searchsorted(panel.starts, cuts, "right") - 1, panel.ordinal[cuts], panel.ordinal[last] + context - 1
 
 
 def _rows(panel: Panel, series: Index, step: Ticks) -> Ticks:

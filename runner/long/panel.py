@@ -18,6 +18,8 @@ from runner.static import category_indices
 
 Numbers = npt.NDArray[np.floating[Any]]
 Codes = npt.NDArray[np.uint8]
+FARTHEST = 1 << 61
+"""Steps from 1970 (or 0): up to there, differences and sums of steps fit an int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest
         manifest: of the bundle.
 
     Raises:
-        InputError: a row has no time.
+        InputError: a row has no time, or one that is out of reach.
     """
     names, times = names_of(rows.column(layout.unique_id), starts), rows.column(layout.ds)
     if times.null_count:
@@ -96,12 +98,15 @@ def read_panel(rows: pa.RecordBatch, starts: Ticks, layout: LongLayout, manifest
         _mark(
             reasons,
             starts,
-            np.flatnonzero((flags != 0) & (flags != 1)),
+            np.flatnonzero(known & (flags != 0) & (flags != 1)),  # what is said of no target is not looked at
             "mask_not_binary" if counts == 0 else "observed_not_binary",
         )
         known &= flags == counts
     steps = _steady(times, starts, layout.grid)
     ordinal, phase, off_grid = steps or _steps(times, starts, layout.grid)
+    if far := np.flatnonzero(np.abs(ordinal[starts[:-1]] if steps else ordinal) > FARTHEST).tolist():
+        got = f"in series {names[far[0] if steps else int(np.searchsorted(starts, far[0], 'right')) - 1]}"
+        raise InputError(explain(f"column '{layout.ds}' has a time that no grid reaches", got=got))
     static = _static(rows, starts, layout, manifest, numbers, reasons)
     panel = Panel(names, starts, ordinal, phase, numbers, known, static, reasons, np.ones(len(starts) - 1, bool))
     return panel if steps else _in_order(panel, off_grid)
