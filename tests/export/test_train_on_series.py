@@ -5,6 +5,8 @@ from datetime import timedelta
 
 import hourly
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -183,3 +185,39 @@ def test_int8_is_certified_on_series_where_the_bundle_knows_its_time_grid(tiny, 
     assert form.losses[1].windows == 13 + 18
     with pytest.raises(UsageError, match="knows its time grid"):
         quantize_bundle(unknown, f"{tmp_path}/valid.parquet", {}, "long")
+
+
+def test_static_features_of_series_are_learned_and_looked_up_by_name(tmp_path):
+    rows = hourly.make_rows(5, (60, 50, 40, 45))
+    shops, sizes = ("north", "south", "north", "east"), (1.0, 2.0, 3.0, 4.0)
+    told = [row | {"shop": shops[int(row["unique_id"][1:])], "size": sizes[int(row["unique_id"][1:])]} for row in rows]
+    table = hourly.steps_table(rows).append_column("shop", pa.array([row["shop"] for row in told]))
+    table = table.append_column("area", pa.array([row["size"] for row in told]))
+    east = pc.equal(table["shop"], "east")
+    pq.write_table(table.filter(pc.invert(east)), tmp_path / "train.parquet")
+    pq.write_table(table, tmp_path / "all.parquet")
+    keys = KEYS | ON_SERIES | {"epochs": 1, "static_names": ["size"], "categories": ["shop"]}
+    flags = ["--valid", f"{tmp_path}/train.parquet", "--out", f"{tmp_path}/bundle", "--layout", "long"]
+    flags += ["--column", "size=area", "--config", f"{write_config(tmp_path / 'static.toml', keys)}"]
+    done = CliRunner().invoke(cli, ["train", f"{tmp_path}/train.parquet", *flags])
+    assert done.exit_code == 0, done.output
+    static = open_bundle(tmp_path / "bundle").manifest.static
+    assert (static.numbers, [(entry.name, entry.values) for entry in static.categories]) == (
+        ("size",),
+        [("shop", ("north", "south"))],
+    )
+    words = "score", tmp_path / "bundle", tmp_path / "all.parquet", "--out", tmp_path / "out", "--layout", "long"
+    more = "--column", "size=area", "--max-reject-rate", "1", "--window", "rolling", "--stride", str(HORIZON)
+    assert CliRunner().invoke(runner.cli.cli, [*map(str, words), *more]).exit_code == 0
+    part = pq.read_table(tmp_path / "out" / "all.parquet")
+    rejected = part.filter(pc.is_valid(part["reject_reason"]))
+    assert set(rejected["reject_reason"].to_pylist()) == {"category_unknown"}
+    assert set(rejected["unique_id"].to_pylist()) == {"s3"}
+
+
+def test_a_static_feature_cannot_have_the_name_of_another_feature():
+    config = load_config(None, ("context_length=4", "horizon=2", "freq=h", "categories=y", "static_names=x,x"))
+    with pytest.raises(UsageError) as caught:
+        settled(config, "long")
+    assert "y: is named twice" in str(caught.value)
+    assert "x: is named twice" in str(caught.value)
