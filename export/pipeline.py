@@ -233,8 +233,8 @@ def describe(sizes: Sizes, found: Statistics) -> str:
     rejected = f", {bad:,} rejected ({told(found.rejects)})" if bad else ""
     rejected += f", {found.without_target:,} without a target" if found.without_target else ""
     several = f"{sizes.targets} targets, " if sizes.targets > 1 else ""
-    words = "".join(f", {category.name} with {len(category.values):,} words" for category in sizes.categories)
-    static = f"; static: {len(sizes.numbers)} of numbers{words}" if sizes.static else ""
+    words = (f"{category.name} ({len(category.values):,} words)" for category in sizes.categories)
+    static = f"; static {', '.join([*sizes.numbers, *words])}" if sizes.static else ""
     return (
         f"{found.windows:,} windows{rejected}: context {sizes.context}, horizon {sizes.horizon}, {several}"
         f"{sizes.past} past and {sizes.future} future features{static}; "

@@ -47,7 +47,9 @@ def folder(tmp_path_factory):
 def bundle(folder):
     """Return a bundle that was trained on a number and a category."""
     data = Data(str(folder / "train.parquet"), str(folder / "valid.parquet"))
-    train_bundle(data, folder / "bundle", BOTH, lambda _: None, lambda _: [])
+    said = []
+    train_bundle(data, folder / "bundle", BOTH, said.append, lambda _: [])
+    assert "1 past and 0 future features; static size, shop (3 words);" in said[0]
     return folder / "bundle"
 
 
