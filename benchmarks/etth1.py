@@ -97,13 +97,14 @@ def tensor(values: np.ndarray) -> pa.Array:
     return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values, np.float32))
 
 
-def command(*words: object) -> None:
-    """Run one of freerun's commands, showing it; what it says is shown only if it fails."""
+def command(*words: object) -> str:
+    """Run one of freerun's commands, showing it; return its result. What it says is shown only if it fails."""
     print("$", *words, flush=True)
     line = [BIN / str(words[0]), *map(str, words[1:])]
     done = subprocess.run(line, capture_output=True, text=True, check=False, env=os.environ | ONE_THREAD)
     if done.returncode:
         sys.exit(done.stderr)
+    return done.stdout
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from export.examples import context_inputs
 from export.model import BASE, Forecasters
-from export.windows import TrainingWindows, trainable
+from export.source import TrainingWindows, trainable
 from runner.batch import F64, Bool, WindowBatch
 from runner.errors import UsageError, explain
 

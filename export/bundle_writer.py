@@ -68,6 +68,7 @@ def draft_manifest(
             "future_known": config.future_names or [f"k{index}" for index in range(sizes.future)],
         },
         "past_observed": "past_observed" in context,
+        "static": sizes.static and sizes.static.model_dump(mode="json"),
         "target": target,
         "others": others,
         "start": {"kind": "last" if constant is None else "constant", "value": constant},
@@ -295,7 +296,7 @@ def _json(content: dict[str, Any]) -> bytes:
 
 
 def _golden(windows: WindowBatch, prediction: F32, export_id: str) -> bytes:
-    columns = {"past": windows.past, "past_observed": windows.past_observed, "future_known": windows.future_known}
+    columns = {**windows.context(), "future_known": windows.future_known}
     arrays = {
         name: _nested(values) for name, values in {**columns, "prediction": prediction}.items() if values is not None
     }

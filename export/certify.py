@@ -11,13 +11,14 @@ import numpy as np
 
 from export.calls import operations_of
 from export.config import BundleConfig
-from export.examples import start_values
+from export.examples import context_inputs, start_values
 from export.forms import FormGraphs
 from export.graphs import OPSET, GraphPair, signatures
 from export.model import BASE, Forecasters
 from export.recurrence import OPERATORS
+from export.source import TrainingWindows, trainable
 from export.training import free_running, teacher_forced
-from export.windows import Statistics, TrainingWindows, trainable
+from export.windows import Statistics
 from runner.audit import GraphFacts, audit_graph
 from runner.batch import F32, F64, WindowBatch
 from runner.decode import Loop, encoder_feeds, teacher_inputs
@@ -260,8 +261,8 @@ def _inner_differences(candidate: Candidate, batch: WindowBatch) -> tuple[dict[s
         open_session(graph, name, Device("cpu"), threads=1, stop=Stop())
         for name, graph in (("encoder", graphs.encoder), ("decoder_step", graphs.decoder_step))
     )
-    context = [batch.past, *([] if batch.past_observed is None else [batch.past_observed])]
-    encoded = dict(zip(models.encoder_roles, models.encoder.predict_on_batch(context), strict=True))
+    context = models.encoder.predict_on_batch(context_inputs(batch))
+    encoded = dict(zip(models.encoder_roles, context, strict=True))
     start = start_values(batch, candidate.config, manifest.target_features)
     feeds = {"previous": teacher_inputs(start, batch)[:, None, -manifest.target_width :]}
     if batch.future_known is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from export.config import TrainConfig
-from export.windows import TrainingWindows
+from export.source import TrainingWindows
 from runner.digests import digest
 from runner.errors import UsageError, explain
 from runner.storage import OutputFolder
@@ -72,7 +72,7 @@ class WorkFolder:
 
 def identity_of(config: TrainConfig, train: TrainingWindows, valid: TrainingWindows) -> str:
     """Return what a training may be resumed for: the same files, and all of the config that training looks at."""
-    trained = config.model_dump(exclude={"precision"})
+    trained = {key: value for key, value in config.record().items() if key != "precision"}
     return digest({"config": trained, "train": train.signature, "valid": valid.signature})
 
 

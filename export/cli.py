@@ -3,19 +3,22 @@
 import math
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
 from runner import __version__
+from runner.config import ROLES
 from runner.errors import ExitCode
-from runner.options import PLACE, columns, explaining, finite
+from runner.options import PLACE, check_roles, columns, explaining, finite, pairs
 from runner.stop import Stop
 from runner.supervise import supervise
 from runner.terminal import end_of, run_command
 
 if TYPE_CHECKING:
+    from export.recipe import InputLayout
     from export.release import Released
 
 PROCESSES = ("ar1", "random-walk", "bistable", "mackey-glass", "sine")
@@ -23,6 +26,16 @@ PROCESSES = ("ar1", "random-walk", "bistable", "mackey-glass", "sine")
 
 KEPT = {"start": "start: none of the further epochs", "control": "control: more teacher forcing"}
 """What the two outcomes of `auto` mean that are no strategies."""
+
+
+def laid_out(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags that say what its data looks like."""
+    kinds, what = click.Choice(["windows", "long"]), "A row of the data is a window, or a time step of a series."
+    layout = click.option("--layout", type=kinds, default="windows", show_default=True, help=what)
+    column = click.option(
+        "--column", multiple=True, callback=pairs, metavar="ROLE=NAME", help="Name a role's column; repeatable."
+    )
+    return layout(column(command))
 
 
 def _start(_ctx: click.Context, _param: click.Parameter, given: str) -> float | Literal["last"]:
@@ -73,13 +86,11 @@ def demo_data(folder: Path, process: str, train_windows: int, valid_windows: int
 
 @cli.command()
 @click.argument("train_data", metavar="TRAIN")
-@click.option("--valid", required=True, metavar="VALID", help="Windows that judge every epoch and certify the bundle.")
+@click.option("--valid", required=True, metavar="VALID", help="Data that judges every epoch and certifies the bundle.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle's folder; must not exist.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the config; repeatable.")
-@click.option(
-    "--column", multiple=True, callback=columns(), metavar="ROLE=NAME", help="Name a role's column; repeatable."
-)
+@laid_out
 def train(
     train_data: str,
     valid: str,
@@ -87,6 +98,7 @@ def train(
     config: Path | None,
     settings: tuple[str, ...],
     column: dict[str, str],
+    layout: "InputLayout",
 ) -> None:
     """Train on TRAIN, certify on VALID, and write the bundle. A killed training resumes with the same command."""
     from export.config import load_config
@@ -100,7 +112,7 @@ def train(
     def callbacks(folder: Path) -> list[Any]:
         return display_callbacks(sys.stderr) + (tensorboard_callbacks(folder) if chosen.tensorboard else [])
 
-    data = Data(train_data, valid, column)
+    data = Data(train_data, valid, _known(column, layout), layout)
     exported = train_bundle(data, out, chosen, lambda line: click.echo(line, err=True), callbacks)
     choice = exported.choice
     strategy = {"strategy": f"{choice.asked}, kept {KEPT.get(choice.kept, choice.kept)}"} if choice.trials else {}
@@ -144,15 +156,13 @@ def convert(*, model: Path, out: Path, trust_model: bool, **given: Any) -> None:
 
 @cli.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--valid", required=True, metavar="VALID", help="Windows that certify the int8 graphs.")
-@click.option(
-    "--column", multiple=True, callback=columns(), metavar="ROLE=NAME", help="Name a role's column; repeatable."
-)
-def quantize(bundle: Path, valid: str, column: dict[str, str]) -> None:
+@click.option("--valid", required=True, metavar="VALID", help="Data that certifies the int8 graphs.")
+@laid_out
+def quantize(bundle: Path, valid: str, column: dict[str, str], layout: "InputLayout") -> None:
     """Add int8 graphs to BUNDLE if they forecast as well on VALID. The bundle gets another id."""
     from export.quantize import quantize_bundle
 
-    manifest, form = quantize_bundle(bundle, valid, column)
+    manifest, form = quantize_bundle(bundle, valid, _known(column, layout), layout)
     _print_lines({"bundle": f"{bundle}", "bundle id": manifest.bundle_id, **_int8_lines(form.certificate)})
 
 
@@ -234,6 +244,13 @@ def doctor(ctx: click.Context, /, *, trust_model: bool, as_json: bool, **setting
     else:
         print_diagnosis(found, sys.stdout)
     ctx.exit(ExitCode.OK if found.first_failing_step is None else ExitCode.CERTIFY)
+
+
+def _known(columns: dict[str, str], layout: "InputLayout") -> dict[str, str]:
+    """Refuse what is no role of a window; of series, features are roles too, so the data is matched first."""
+    if layout == "windows":
+        check_roles(columns, ROLES)
+    return columns
 
 
 def _print_released(out: Path, released: "Released", more: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from runner.errors import UsageError, explain, listing
-from runner.manifest import problems
+from runner.manifest import LONGEST, problems
 from runner.precision import Precision
 
 LARGEST_DEPTH = 3
@@ -15,6 +15,10 @@ _Names = BeforeValidator(lambda given: given.split(",") if isinstance(given, str
 """A list may be given as one word with commas too, as on the command line."""
 _Numbers = BeforeValidator(lambda given: [int(n) for n in given.split(",")] if isinstance(given, str) else given)
 Names = Annotated[list[str], _Names]
+_Words = BeforeValidator(lambda given: f"{given}" if type(given) is int else given)
+_Dates = BeforeValidator(lambda given: [str(day) for day in (given if isinstance(given, list) else [given])])
+"""TOML has dates of its own, and takes a single word for one."""
+Steps = Annotated[int, Field(ge=1, le=LONGEST)]
 _Several = BeforeValidator(lambda given: tuple(given) if isinstance(given, list) else given)
 Start = float | tuple[float, ...] | Literal["last"]
 """The decoder's first input: a constant for all targets, one for each, or the last observed targets."""
@@ -23,6 +27,13 @@ Cell = Literal["lstm", "gru"]
 Direction = Literal["forward", "bidirectional"]
 Attention = Literal["none", "luong", "bahdanau"]
 Base = Literal["none", "linear", "seasonal"]
+Unknown = Literal["reject", "reserved"]
+LATER_KEYS = {
+    *("static_names", "categories", "unknown_category", "embedding"),
+    *("context_length", "horizon", "freq", "stride", "valid_stride", "target"),
+    *("past_features", "future_features", "calendar", "holidays"),
+}
+CalendarFeature = Literal["hour", "day_of_week", "month", "holiday"]
 Strategy = Literal["teacher-forcing", "scheduled-sampling", "free-running", "curriculum", "auto"]
 
 
@@ -73,6 +84,20 @@ class TrainConfig(BundleConfig):
         sampling_decay: how the teacher's share falls from 1 to 0 over the epochs of scheduled-sampling.
         input_noise: deviation of the noise on the teacher's inputs in training, in deviations of the target.
         extra_epochs: epochs of each trial of auto, and of its control.
+        static_names: names for the numbers in the column `static`, else s0, s1, ...; of series the columns of numbers
+            that do not change.
+        categories: columns of text whose words are static features too.
+        unknown_category: what a word becomes that the training data has not: a reject, or an index reserved for it.
+        embedding: dimensions of the vector that a word becomes; None = by how many words there are.
+        context_length, horizon: steps of a window, where a row of the data is a time step; so are all that follow.
+        freq: how far apart the steps are, in the names of pandas: h, 15min, D, MS, or 1 where `ds` is an integer.
+        stride: steps from one training window to the next of its series.
+        valid_stride: the same of validation windows; None = the horizon, so that each step is judged once.
+        target: what the target is called; its column is `y`, or has this name.
+        past_features: columns that are known up to the present only.
+        future_features: columns that are known over the horizon too.
+        calendar: features that are made of the time: hour, day_of_week, month, holiday.
+        holidays: the days on which holiday is 1, such as 2026-12-25.
     """
 
     start: float | Literal["last"] = -1.0  # one target, so one number
@@ -93,11 +118,33 @@ class TrainConfig(BundleConfig):
     input_noise: float = Field(default=0.0, ge=0)
     extra_epochs: int = Field(default=5, ge=1)
     tensorboard: bool = False
+    static_names: Names | None = None
+    categories: Names = Field(default=[])
+    unknown_category: Unknown = "reject"
+    embedding: int | None = Field(default=None, ge=1)
+    context_length: Steps | None = None
+    horizon: Steps | None = None
+    freq: Annotated[str | None, _Words] = None
+    stride: Steps = 1
+    valid_stride: Steps | None = None
+    target: str = "y"
+    past_features: Names = Field(default=[])
+    future_features: Names = Field(default=[])
+    calendar: Annotated[list[CalendarFeature], _Names] = Field(default=[])
+    holidays: Annotated[list[str], _Dates, _Names] = Field(default=[])
 
     @property
     def layers(self) -> list[int]:
         """Return the units of each layer, from the input on."""
         return [self.units] if isinstance(self.units, int) else self.units
+
+    def record(self) -> dict[str, Any]:
+        """Return the config as JSON has it, the keys of static features and of series only where they are set.
+
+        So a training without any is the same as it was before there were such keys, and can be resumed.
+        """
+        told = self.model_dump(include=LATER_KEYS, exclude_defaults=True)
+        return {**self.model_dump(exclude=LATER_KEYS), **told}
 
 
 Config = TypeVar("Config", bound=BundleConfig)

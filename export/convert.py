@@ -25,9 +25,10 @@ from export.pipeline import (
 )
 from export.release import Released, Unreleased, release
 from export.scaler import read_scaler
+from export.source import TrainingWindows
 from export.taken import Kind, Taken, take_inference, take_training
 from export.training import evaluate, free_running
-from export.windows import Statistics, TrainingWindows, measure, open_windows
+from export.windows import Statistics, measure, open_windows
 from export.written import refuse_unwritten_parts
 from runner.batch import Feature
 from runner.errors import CertificationError, explain

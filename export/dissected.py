@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from export.calls import Call
-from export.model_inputs import INPUT_ROLES, recorded
+from export.model_inputs import CONTEXT_ROLES, DECODER_ROLES, recorded
 from export.steps import LOOKS_UP, has_all_steps, refuse
 from runner.errors import CertificationError, explain
 from runner.schema import Sizes
@@ -57,7 +57,7 @@ class Dissected:
 
     @property
     def context(self) -> list[Any]:
-        return [self.inputs[role] for role in INPUT_ROLES[:2] if role in self.inputs]
+        return [self.inputs[role] for role in CONTEXT_ROLES if role in self.inputs]
 
     @property
     def states(self) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def sort_calls(training: Any, sizes: Sizes | None = None) -> Dissected:
                 "the model has several outputs", got=makers, expected="the predictions of one target", remedy=remedy
             )
         )
-    downstream = {id(inputs[role]) for role in INPUT_ROLES[2:] if role in inputs}
+    downstream = {id(inputs[role]) for role in DECODER_ROLES if role in inputs}
     for call in calls:
         if any(id(tensor) in downstream for tensor in call.reads()):
             downstream |= set(map(id, call.gives()))
@@ -151,7 +151,7 @@ def _read_beside(
     """Name what the decoder reads of the encoder beside the states: what it reads whole, and what step by step."""
     horizon = inputs["decoder_input"].shape[1]
     own = {id(tensor) for call in decoder for tensor in call.gives()}
-    own |= {id(inputs[role]) for role in INPUT_ROLES[2:] if role in inputs}
+    own |= {id(inputs[role]) for role in DECODER_ROLES if role in inputs}
     whole: dict[int, Any] = {}
     by_step: dict[int, Any] = {}
     for call in decoder:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from export.config import BundleConfig, Start, TrainConfig
-from export.strategies import generators, noise, uses
-from export.windows import Statistics, TrainingWindows
+from export.source import TrainingWindows
+from export.static import some_unknown
+from export.strategies import Generators, generators, noise, uses
+from export.windows import Statistics
 from runner.batch import F32, Feature, WindowBatch, features_of
 from runner.decode import teacher_inputs
 from runner.score import naive_last
@@ -38,10 +40,13 @@ def batches(
         epoch += 1
         draws = generators(config.seed, epoch)
         for step, batch in enumerate(windows.shuffled(config.batch_size, config.seed, epoch)):
-            yield _example(batch, statistics, config, feature, (epoch + step / steps) / config.epochs, draws)
+            shown = some_unknown(batch, sizes.categories, draws[2])
+            yield _example(shown, statistics, config, feature, (epoch + step / steps) / config.epochs, draws)
 
     sizes = windows.sizes
-    shapes = [(sizes.context, sizes.past), *([(sizes.context,)] if windows.flagged else []), (sizes.horizon, 1)]
+    shapes = [(sizes.context, sizes.past), *([(sizes.context,)] if windows.flagged else [])]
+    shapes += [(sizes.static_width,)] if sizes.static else []
+    shapes += [(sizes.horizon, 1)]
     shapes += [(sizes.horizon,)] if feeds_itself(config) else []
     shapes += [(sizes.horizon, sizes.future)] if sizes.future else []
     inputs = tuple(tf.TensorSpec((None, *shape), tf.float32) for shape in shapes)
@@ -69,7 +74,7 @@ def loss_unit(statistics: Statistics, config: TrainConfig) -> float:
 
 def context_inputs(batch: WindowBatch) -> list[F32]:
     """Return the encoder's inputs, in its order."""
-    return [batch.past, *([] if batch.past_observed is None else [batch.past_observed])]
+    return list(batch.context().values())
 
 
 def future_inputs(batch: WindowBatch) -> list[F32]:
@@ -102,7 +107,7 @@ def _example(
     config: TrainConfig,
     feature: int,
     progress: float,
-    draws: tuple[np.random.Generator, np.random.Generator],
+    draws: Generators,
 ) -> Any:
     """Return inputs, target and weights. Mean squared error weighted 0 and 1 over all cells is the masked MSE."""
     if batch.target is None or batch.observed is None:

@@ -18,7 +18,8 @@ from export.model_file import open_model
 from export.pipeline import require_tensorflow, start_tensorflow
 from export.probes import further_trained
 from export.scaling_faults import scaling_faults
-from export.windows import Statistics, TrainingWindows, measure, open_windows
+from export.source import TrainingWindows
+from export.windows import Statistics, measure, open_windows
 from runner.batch import F32, WindowBatch
 from runner.config import EXPLAINING_ROLES
 from runner.decode import teacher_inputs
@@ -30,7 +31,7 @@ from runner.gap.machine import Machine, unroll
 from runner.gap.walk import CONTROL, FURTHER
 from runner.gap.windows import LossWindows
 from runner.manifest import Manifest
-from runner.schema import Sizes, sizes_of
+from runner.schema import sizes_of
 
 SEED = 0
 PROBES: dict[str, Strategy] = {CONTROL: "teacher-forcing", FURTHER: "free-running"}
@@ -136,9 +137,10 @@ def open_keras_model(path: Path, manifest: Manifest, more: Further | None, say: 
     training = open_model(path, trust=trust)
     sizes = sizes_of(manifest)
     parts = sort_calls(training, None)
-    if (found := _sizes(parts)) != sizes:
+    wanted = (sizes.context, sizes.horizon, sizes.past, sizes.future, sizes.static_width)
+    if (found := _lengths(parts)) != wanted:
         remedy = "give the model that the bundle was made of"
-        raise InputError(explain(f"{path} is not that", got=_said(found), expected=_said(sizes), remedy=remedy))
+        raise InputError(explain(f"{path} is not that", got=_said(found), expected=_said(wanted), remedy=remedy))
     models = forecasters_of(parts, _start(manifest), manifest.target.feature)
     return KerasModel(f"{path}", parts, models, manifest, more, say)
 
@@ -160,7 +162,9 @@ def model_opener(asked: Mapping[str, Any], say: Say) -> Callable[[Manifest], Ker
         more = None
         if asked["train"] is not None:
             roles = {role: name for role, name in asked["column"].items() if role not in EXPLAINING_ROLES}
-            train = replace(open_windows(asked["train"], manifest.past_width, roles), flagged=manifest.past_observed)
+            told = sizes_of(manifest) if manifest.static else None  # which the data does not tell
+            train = open_windows(asked["train"], manifest.past_width, roles, told)
+            train = replace(train, flagged=manifest.past_observed)
             more = Further(train, measure(train), asked["epochs"], asked["batch_size"], asked["learning_rate"])
         _refuse_another(asked["model"], Path(asked["bundle"]) / manifest.certificate.file)
         return open_keras_model(asked["model"], manifest, more, say, trust=asked["trust_model"])
@@ -189,14 +193,19 @@ def _refuse_another(path: Path, certificate: Path) -> None:
             )
 
 
-def _said(sizes: Sizes) -> str:
-    return f"context {sizes.context}, horizon {sizes.horizon}, {sizes.past} past and {sizes.future} future features"
+def _said(lengths: tuple[int, ...]) -> str:
+    context, horizon, past, future, static = lengths
+    also = f", {static} static" if static else ""
+    return f"context {context}, horizon {horizon}, {past} past and {future} future features{also}"
 
 
-def _sizes(parts: Dissected) -> Sizes:
+def _lengths(parts: Dissected) -> tuple[int, ...]:
+    """Return C, H, F, K and S."""
     context, width = parts.inputs["past"].shape[1:]
-    future = parts.inputs["future_known"].shape[2] if "future_known" in parts.inputs else 0
-    return Sizes(context, parts.horizon, width, future)
+    future, static = (
+        parts.inputs[role].shape[-1] if role in parts.inputs else 0 for role in ("future_known", "static")
+    )
+    return context, parts.horizon, width, future, static
 
 
 def _free_running(models: Forecasters, batch: WindowBatch) -> F32:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from export.calls import is_functional, operations_of
+from export.model_inputs import refuse_static
 from export.windows import infer_sizes
 from runner.dataset import open_dataset
 from runner.errors import CertificationError, InputError, explain
@@ -55,6 +56,7 @@ def roles_of(model: Any) -> dict[str, int]:
     names = [entry.name for entry in model.inputs]
     shapes = [tuple(entry.shape[1:]) for entry in model.inputs]
     horizon = model.outputs[0].shape[1]
+    refuse_static(names)
     if set(names) <= set(ROLES) and "past" in names:
         found = {name: place for place, name in enumerate(names)}
     elif len(names) == 1:

@@ -64,4 +64,4 @@ def compiled(model: Any, *, training: bool = False) -> Compiled:
 
 def context_of(batch: WindowBatch) -> list[F32]:
     """Return the encoder's inputs in its order."""
-    return [batch.past, *([] if batch.past_observed is None else [batch.past_observed])]
+    return list(batch.context().values())

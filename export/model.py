@@ -13,6 +13,7 @@ from export.model_base import BASE, base_of
 from export.model_decoder import Decoder
 from export.model_encoder import Encoded, Encoder
 from export.model_scaling import GraphScaling
+from export.model_static import StaticFeatures
 from export.windows import Statistics
 from runner.schema import Sizes
 
@@ -24,8 +25,8 @@ class Forecasters:
     """Keras models that share every weight. Inputs and outputs are in raw units.
 
     Attributes:
-        training: past, past_observed?, decoder_input [B, H, 1], future_known? -> prediction [B, H, 1].
-        encoder: past, past_observed? -> `encoder_roles`.
+        training: past, past_observed?, static?, decoder_input [B, H, 1], future_known? -> prediction [B, H, 1].
+        encoder: past, past_observed?, static? -> `encoder_roles`.
         step: previous [B, 1, 1], future_known? [B, 1, K], states, memory -> prediction [B, 1, 1], the next states.
         states: names of the recurrent tensors, in the order of the encoder's and the step's outputs.
         memory: names of what the encoder makes once for all steps.
@@ -55,7 +56,7 @@ def build(config: TrainConfig, sizes: Sizes, statistics: Statistics, feature: in
 
     Args:
         config: layers, scaling and start value.
-        sizes: C, H, F and K.
+        sizes: C, H, F and K, and the static features.
         statistics: of the training data, for the scaling.
         feature: index of the target among the past features.
         flagged: the encoder takes `past_observed`, and sees the flags as one more feature.
@@ -64,10 +65,11 @@ def build(config: TrainConfig, sizes: Sizes, statistics: Statistics, feature: in
 
     scaling = GraphScaling(config, statistics, feature)
     attention = attention_of(config.attention, config.layers[-1])
-    encode = Encoder(config, scaling, base_of(sizes, config, scaling), attention)
+    static = StaticFeatures(sizes, config, scaling) if sizes.static else None
+    encode = Encoder(config, scaling, base_of(sizes, config, scaling), attention, static)
     decode = Decoder(config, scaling, attention)
     context = _context_inputs(sizes, flagged=flagged)
-    encoded = encode(*context)
+    encoded = encode(**{entry.name: entry for entry in context})
     return Forecasters(
         training=_training_model(decode, context, encoded, sizes),
         encoder=keras.Model(
@@ -85,7 +87,8 @@ def _context_inputs(sizes: Sizes, *, flagged: bool) -> list[Any]:
     import keras
 
     inputs = [keras.Input((sizes.context, sizes.past), name="past")]
-    return inputs + ([keras.Input((sizes.context,), name="past_observed")] if flagged else [])
+    inputs += [keras.Input((sizes.context,), name="past_observed")] if flagged else []
+    return inputs + ([keras.Input((sizes.static_width,), name="static")] if sizes.static else [])
 
 
 def _future_inputs(steps: int, sizes: Sizes) -> list[Any]:

@@ -8,6 +8,7 @@ from export.model_attention import MEMORY, Attention
 from export.model_base import BASE, Base
 from export.model_recurrent import recurrent_layers, state_names
 from export.model_scaling import GraphScaling
+from export.model_static import StaticFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,23 @@ class Encoder:
     """Layers that share nothing with the decoder but the shapes of their states."""
 
     def __init__(
-        self, config: TrainConfig, scaling: GraphScaling, base: Base | None, attention: Attention | None
+        self,
+        config: TrainConfig,
+        scaling: GraphScaling,
+        base: Base | None,
+        attention: Attention | None,
+        static: StaticFeatures | None,
     ) -> None:
-        self.scaling, self.base, self.attention = scaling, base, attention
+        self.scaling, self.base, self.attention, self.static = scaling, base, attention, static
         layers = recurrent_layers(config, "encoder", sequences=attention is not None)
         kind = Bidirectional if config.encoder == "bidirectional" else Forward
         self.layers = [kind(layer, names) for layer, names in zip(layers, state_names(config), strict=True)]
 
-    def __call__(self, past: Any, observed: Any = None) -> Encoded:
-        context = self.scaling.context(past, observed)
+    def __call__(self, past: Any, past_observed: Any = None, static: Any = None) -> Encoded:
+        context = self.scaling.context(past, past_observed)
         x, memory = context.features, dict(context.memory)
+        if self.static is not None:
+            x = self.static(static, x)
         states: dict[str, Any] = {}
         for layer in self.layers:
             x, found = layer(x)

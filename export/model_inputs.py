@@ -11,7 +11,11 @@ from runner.schema import Sizes
 
 PREDICTIONS_AXES = 3
 """Of the output of a model that does not squeeze its predictions: [B, H, M]."""
-INPUT_ROLES = ("past", "past_observed", "decoder_input", "future_known")
+CONTEXT_ROLES = ("past", "past_observed", "static")
+DECODER_ROLES = ("decoder_input", "future_known")
+INPUT_ROLES = (*CONTEXT_ROLES, *DECODER_ROLES)
+FLAT_ROLES = frozenset({"past_observed", "static"})
+"""Those with one axis after the batch; all others have two."""
 
 
 def sizes_of_model(training: Any) -> tuple[dict[str, int], dict[str, tuple[int | None, ...]]]:
@@ -29,7 +33,7 @@ def sizes_of_model(training: Any) -> tuple[dict[str, int], dict[str, tuple[int |
         )
     roles = _roles(training)
     shapes = {role: tuple(training.inputs[place].shape[1:]) for role, place in roles.items()}
-    if any(len(shape) != (1 if role == "past_observed" else 2) for role, shape in shapes.items()):
+    if any(len(shape) != (1 if role in FLAT_ROLES else 2) for role, shape in shapes.items()):
         expected = "past [C, F], past_observed [C], decoder_input [H, M] and future_known [H, K]"
         remedy = "give each input these axes, such as keras.Input((C, F))"
         raise CertificationError(
@@ -68,6 +72,7 @@ def sizes_for(training: Any, data: str, columns: Mapping[str, str]) -> tuple[Siz
         CertificationError: the model's inputs are not those of a forecaster.
         InputError: the data that has to tell the lengths cannot.
     """
+    refuse_static([entry.name for entry in getattr(training, "inputs", None) or ()])
     _, shapes = sizes_of_model(training)
     (context, past), (horizon, targets) = shapes["past"], shapes["decoder_input"]
     future = shapes.get("future_known", (horizon, 0))[1]
@@ -80,8 +85,8 @@ def sizes_for(training: Any, data: str, columns: Mapping[str, str]) -> tuple[Siz
         context, past = context or found.context, past or found.past
         horizon = horizon or found.horizon * found.targets // (targets or 1)
         future = found.future if future is None else future
-    lengths = (int(length or 0) for length in (context, horizon, past, future, targets))
-    return Sizes(*lengths), "past_observed" in shapes
+    context, horizon, past, future, targets = (int(size or 0) for size in (context, horizon, past, future, targets))
+    return Sizes(context, horizon, past, future, targets), "past_observed" in shapes
 
 
 def _roles(training: Any) -> dict[str, int]:
@@ -97,6 +102,18 @@ def _roles(training: Any) -> dict[str, int]:
     raise CertificationError(
         explain("the model's inputs are not known", got=", ".join(names), expected=expected, remedy=remedy)
     )
+
+
+def refuse_static(names: list[str]) -> None:
+    """Refuse a team's model that takes static features.
+
+    Raises:
+        CertificationError: one of its inputs is called so.
+    """
+    if "static" in names:
+        what = "a model that takes static features is not taken: nothing says which words its indices stand for"
+        remedy = "give them as past features that do not change, or train with freerun-export train"
+        raise CertificationError(explain(what, got=", ".join(names), remedy=remedy))
 
 
 def _listed(shapes: Mapping[str, tuple[int | None, ...]]) -> str:
@@ -120,7 +137,7 @@ def recorded(training: Any, sizes: Sizes | None) -> tuple[dict[str, Any], list[A
 
     roles, shapes = sizes_of_model(training)
     if sizes is not None:
-        fed = {"decoder_input": (sizes.horizon, sizes.targets)}
+        fed = {"decoder_input": (sizes.horizon, sizes.targets), "static": (sizes.static_width,)}
         shapes = {role: fed.get(role, sizes.shape(role)) for role in shapes}
     if any(axis is None for shape in shapes.values() for axis in shape):
         raise CertificationError(explain("the model leaves axes open", got=_listed(shapes), expected="fixed lengths"))

@@ -78,6 +78,11 @@ class GraphScaling:
         found = self.statistics
         return self._scaled(known, np.float32(found.future_location), np.float32(found.future_scale))
 
+    def static(self, numbers: Any) -> Any:
+        """Scale the static features that are numbers [B, n]."""
+        found = self.statistics
+        return self._scaled(numbers, np.float32(found.static_location), np.float32(found.static_scale))
+
     def raw(self, y: Any, base: Any, units: tuple[Any, Any]) -> Any:
         """Bring the network's output [B, T, 1] to raw units: a deviation from the base, if there is one."""
         if self.config.scaling != "none":

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,14 @@ from export.bundle_writer import refuse_existing
 from export.checkpoints import WorkFolder, identity_of
 from export.config import BundleConfig, TrainConfig
 from export.model import build
+from export.recipe import InputLayout, SeriesRecipe, settled
 from export.release import Released, Unreleased, release
+from export.series import open_series
+from export.source import TrainingWindows
+from export.static import static_of_series, with_static
 from export.training import Trained, evaluate
 from export.trials import Choice, train_as_asked
-from export.windows import Statistics, TrainingWindows, measure, open_windows, told
+from export.windows import Statistics, measure, open_windows, told
 from runner.batch import Feature, features_of
 from runner.errors import InputError, UsageError, explain, listing
 from runner.schema import Sizes
@@ -28,11 +32,12 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Where the windows are: paths or URIs, and the columns that have other names than their roles."""
+    """Where the data is: paths or URIs, the columns that have other names than their roles, and what a row is."""
 
     train: str
     valid: str
     columns: dict[str, str] = field(default_factory=dict)
+    layout: InputLayout = "windows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ def train_bundle(
     """Train a forecaster and write its certified bundle.
 
     Args:
-        data: where training and validation windows are.
+        data: where training and validation data are.
         out: where the bundle goes; checkpoints and history go to `<out>.work` beside it.
         config: what to train.
         say: takes log lines.
@@ -62,8 +67,9 @@ def train_bundle(
         OutputError: the bundle cannot be written.
     """
     refuse_existing(out)
+    config, series = settled(config, data.layout)
     require_tensorflow()
-    windows, valid = _open(data, config)
+    windows, valid = _open_series(data, config, series, say) if series else _open(data, config)
     feature = _single_target(config, windows.sizes)
     statistics = measure(windows)
     refuse_rejects({data.train: statistics, data.valid: measure(valid)}, config)
@@ -86,7 +92,8 @@ def train_bundle(
         statistics=statistics,
         feature=feature,
         losses=evaluate(models, valid, config, feature),
-        origin={"config": config.model_dump(), "strategy": choice.record()},
+        origin={"config": config.record(), "strategy": choice.record()},
+        series=series,
     )
     return Exported(release(candidate, valid, out), trained, choice)
 
@@ -160,13 +167,26 @@ def require_tensorflow() -> None:
         )
 
 
+def _open_series(
+    data: Data, config: TrainConfig, recipe: SeriesRecipe, say: Say
+) -> tuple[TrainingWindows, TrainingWindows]:
+    recipe = replace(recipe, static=static_of_series(data.train, config, data.columns))
+    strides = (data.train, config.stride), (data.valid, config.valid_stride or recipe.horizon)
+    train, valid = (open_series(text, recipe, data.columns, recipe.freq, stride) for text, stride in strides)
+    for found in (train, valid):
+        if found.torn:
+            what = f"warning: {found.torn:,} series of {found.place} go on in another file, and count as others there"
+            say(f"{what}; write all rows of a series into one file")
+    return train, valid
+
+
 def _open(data: Data, config: TrainConfig) -> tuple[TrainingWindows, TrainingWindows]:
     count = len(config.feature_names) if config.feature_names else None
     windows, valid = (open_windows(text, count, data.columns) for text in (data.train, data.valid))
     if windows.sizes != valid.sizes or windows.flagged != valid.flagged:
         what = "validation and training data differ in shape"
         raise InputError(explain(what, got=_shape(valid), expected=_shape(windows), remedy="cut both alike"))
-    return windows, valid
+    return with_static(windows, valid, config, data.columns)
 
 
 def _shape(windows: TrainingWindows) -> str:
@@ -188,9 +208,9 @@ def refuse_rejects(found: dict[str, Statistics], config: BundleConfig) -> None:
     for text, statistics in found.items():
         bad = sum(statistics.rejects.values())
         if bad > config.max_reject_rate * (bad + statistics.windows + statistics.without_target):
-            problems.append(f"{text}: {bad} rows rejected, {statistics.windows} good: {told(statistics.rejects)}")
+            problems.append(f"{text}: {bad} rejected, {statistics.windows} good: {told(statistics.rejects)}")
     if problems:
-        what = f"more rows are bad than max_reject_rate = {config.max_reject_rate} allows:" + listing(problems)
+        what = f"more is bad than max_reject_rate = {config.max_reject_rate} allows:" + listing(problems)
         remedy = "mend the data (docs/data-contract.md says what each reason means), or --set max_reject_rate=1"
         raise InputError(explain(what, remedy=remedy))
 
@@ -213,9 +233,12 @@ def describe(sizes: Sizes, found: Statistics) -> str:
     rejected = f", {bad:,} rejected ({told(found.rejects)})" if bad else ""
     rejected += f", {found.without_target:,} without a target" if found.without_target else ""
     several = f"{sizes.targets} targets, " if sizes.targets > 1 else ""
+    words = (f"{category.name} ({len(category.values):,} words)" for category in sizes.categories)
+    static = f"; static {', '.join([*sizes.numbers, *words])}" if sizes.static else ""
     return (
         f"{found.windows:,} windows{rejected}: context {sizes.context}, horizon {sizes.horizon}, {several}"
-        f"{sizes.past} past and {sizes.future} future features; {found.excluded_share:.1%} of the targets excluded"
+        f"{sizes.past} past and {sizes.future} future features{static}; "
+        f"{found.excluded_share:.1%} of the targets excluded"
     )
 
 

@@ -3,8 +3,9 @@
 from export.config import Strategy, TrainConfig
 from export.examples import batches
 from export.model import Forecasters
+from export.source import TrainingWindows
 from export.training import compiled
-from export.windows import Statistics, TrainingWindows
+from export.windows import Statistics
 
 
 def further_trained(

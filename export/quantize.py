@@ -14,7 +14,10 @@ from export.bundle_writer import CertifiedForm, add_precision, losses
 from export.certify import BATCH_SIZES, GOLDEN_WINDOWS, first_windows, losses_of, production_loop
 from export.forms import FormGraphs, make_form
 from export.graphs import GraphPair
-from export.windows import TrainingWindows, open_windows
+from export.recipe import InputLayout
+from export.series import open_series
+from export.source import TrainingWindows
+from export.windows import open_windows
 from runner.batch import F32, WindowBatch
 from runner.bundle import audit_bundle, open_bundle
 from runner.decode import Loop
@@ -29,16 +32,19 @@ STRANGER = np.float32(1e3)
 """What the inputs of a row are multiplied by when its neighbours must not notice it."""
 
 
-def quantize_bundle(path: Path, valid: str, columns: dict[str, str]) -> tuple[Manifest, CertifiedForm]:
+def quantize_bundle(
+    path: Path, valid: str, columns: dict[str, str], layout: InputLayout = "windows"
+) -> tuple[Manifest, CertifiedForm]:
     """Add the int8 form to a bundle; one with another id takes its place.
 
     Args:
         path: the bundle.
-        valid: windows to certify on.
+        valid: data to certify on.
         columns: role -> column name, only where they differ.
+        layout: what a row of it is.
 
     Raises:
-        UsageError: the bundle holds int8 already.
+        UsageError: the bundle holds int8 already, or knows no time grid.
         BundleError, InputError: the bundle or the data cannot be used.
         CertificationError: int8 forecasts otherwise; the bundle stays as it is.
         OutputError: the bundle cannot be written.
@@ -46,7 +52,7 @@ def quantize_bundle(path: Path, valid: str, columns: dict[str, str]) -> tuple[Ma
     """
     path = path.absolute()
     with _held(path):
-        return _quantize(path, valid, columns)
+        return _quantize(path, valid, columns, layout)
 
 
 @contextlib.contextmanager
@@ -64,21 +70,33 @@ def _held(path: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _quantize(path: Path, valid: str, columns: dict[str, str]) -> tuple[Manifest, CertifiedForm]:
+def _quantize(path: Path, valid: str, columns: dict[str, str], layout: InputLayout) -> tuple[Manifest, CertifiedForm]:
     bundle = open_bundle(path)
     audit_bundle(bundle)
     manifest = bundle.manifest
     if "int8" in manifest.precisions:
         raise UsageError(explain(f"{path} holds int8 already", remedy="export it again to make it anew"))
-    several = sizes_of(manifest) if manifest.others else None  # which a flat target does not tell
-    windows = open_windows(valid, manifest.past_width, columns, several)
-    if windows.sizes != sizes_of(manifest):
-        raise InputError(explain(f"{valid} does not fit the bundle", got=windows.sizes, expected=sizes_of(manifest)))
+    windows = _windows(manifest, valid, columns) if layout == "windows" else _series(manifest, valid, columns)
     graphs = bundle.graphs("fp32")
     pair = GraphPair(graphs["encoder"], graphs["decoder_step"], manifest.export_id)
     fp32 = FormGraphs(pair.encoder, pair.decoder_step, graphs.get("fused"))
-    form = certified_int8(pair, fp32, manifest, replace(windows, flagged=manifest.past_observed))
+    form = certified_int8(pair, fp32, manifest, windows)
     return add_precision(bundle, "int8", form), form
+
+
+def _windows(manifest: Manifest, valid: str, columns: dict[str, str]) -> TrainingWindows:
+    told = sizes_of(manifest) if manifest.others or manifest.static else None  # what the data does not tell
+    windows = open_windows(valid, manifest.past_width, columns, told)
+    if windows.sizes != sizes_of(manifest):
+        raise InputError(explain(f"{valid} does not fit the bundle", got=windows.sizes, expected=sizes_of(manifest)))
+    return replace(windows, flagged=manifest.past_observed)
+
+
+def _series(manifest: Manifest, valid: str, columns: dict[str, str]) -> TrainingWindows:
+    if manifest.freq is None:
+        remedy = "train it with --layout long, or give windows as VALID"
+        raise UsageError(explain("--layout long needs a bundle that knows its time grid", got="none", remedy=remedy))
+    return open_series(valid, manifest, columns, manifest.freq, manifest.horizon)
 
 
 def certified_int8(pair: GraphPair, fp32: FormGraphs, manifest: Manifest, valid: TrainingWindows) -> CertifiedForm:

@@ -19,7 +19,9 @@ from export.forms import make_form
 from export.graphs import convert
 from export.model import Forecasters
 from export.quantize import certified_int8
-from export.windows import Statistics, TrainingWindows
+from export.recipe import SeriesRecipe
+from export.source import TrainingWindows
+from export.windows import Statistics
 from runner.batch import Feature
 from runner.bundle import audit_bundle, open_bundle
 from runner.manifest import Manifest
@@ -39,6 +41,7 @@ class Unreleased:
         feature: index of the target among the past features, of several targets one for each.
         losses: of the Keras models on the validation windows, (teacher-forced, free-running).
         origin: where the weights come from, for the certificate.
+        series: how windows are cut, where the models were trained on series.
     """
 
     models: Forecasters
@@ -48,6 +51,7 @@ class Unreleased:
     feature: Feature
     losses: tuple[Score, Score]
     origin: dict[str, Any]
+    series: SeriesRecipe | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ def release(given: Unreleased, valid: TrainingWindows, out: Path) -> Released:
     pair = convert(models)
     audit = audit_pair(models, pair)
     draft = draft_manifest(config, valid.sizes, given.statistics, given.feature, models, pair, scaling=given.scaling)
+    draft |= given.series.record() if given.series else {}
     candidate = Candidate(models, make_form(pair, provisional(draft), "fp32"), provisional(draft), config)
     certificate = certify(candidate, valid, audit, given.losses)
     forms: dict[Precision, CertifiedForm] = {"fp32": _certified_fp32(candidate, certificate, given.origin, valid)}

@@ -13,7 +13,7 @@ import numpy as np
 from export.calls import Call, as_recorded, replay
 from export.dissected import Dissected
 from export.keras_machine import compiled, context_of
-from export.model_inputs import INPUT_ROLES
+from export.model_inputs import CONTEXT_ROLES
 from runner.batch import F32, F64, WindowBatch
 from runner.gap.case import Alternative, Case, shifted_in
 
@@ -134,7 +134,7 @@ def _scaling(parts: Dissected, chain: list[Call], first: Any, case: Case, reach:
         return None
     begin = keras.Input(tuple(first.shape[1:]), name="freerun_begin")
     end = replay(chain, {id(first): begin}, as_recorded)[id(chain[-1].outputs)]
-    context = [parts.inputs[role] for role in INPUT_ROLES[:2] if role in parts.inputs]
+    context = [parts.inputs[role] for role in CONTEXT_ROLES if role in parts.inputs]
     run = compiled(keras.Model([*context, begin], end))
     arrays = context_of(case.batch)
     shape = (len(case.batch), *begin.shape[1:])

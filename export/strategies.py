@@ -9,17 +9,20 @@ import numpy as np
 from export.config import TrainConfig
 from runner.batch import F32
 
+Generators = tuple[np.random.Generator, np.random.Generator, np.random.Generator]
+
 DECAY = 6.0
 """The teacher's share falls along 1 / (1 + exp(x)) for x from -DECAY to DECAY: from 0.998 to 0.002."""
 GROWTH = 0.8
 """When the curriculum is at the whole horizon, as a share of the training; the rest of it is free-running."""
-_USE, _NOISE = 1, 2
+_USE, _NOISE, _WORDS = 1, 2, 3
 """Which of an epoch's streams of random numbers; the shuffle has the one without a number."""
 
 
-def generators(seed: int, epoch: int) -> tuple[np.random.Generator, np.random.Generator]:
-    """Return what an epoch's uses and its noise are drawn from."""
-    return np.random.default_rng([seed, epoch, _USE]), np.random.default_rng([seed, epoch, _NOISE])
+def generators(seed: int, epoch: int) -> Generators:
+    """Return what an epoch's uses, its noise, and its unknown words are drawn from."""
+    uses, noise, words = (np.random.default_rng([seed, epoch, stream]) for stream in (_USE, _NOISE, _WORDS))
+    return uses, noise, words
 
 
 def uses(config: TrainConfig, progress: float, shape: tuple[int, int], draw: np.random.Generator) -> F32:

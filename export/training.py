@@ -11,7 +11,8 @@ from export.config import BundleConfig, TrainConfig
 from export.examples import batches, context_inputs, feeds_itself, future_inputs, loss_unit, steps_of, teacher_values
 from export.mixed import mixed_model
 from export.model import Forecasters
-from export.windows import Statistics, TrainingWindows, trainable
+from export.source import TrainingWindows, trainable
+from export.windows import Statistics
 from runner.batch import F32, Feature, WindowBatch
 from runner.errors import UsageError, explain
 from runner.score import score_block

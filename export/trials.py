@@ -1,6 +1,7 @@
 """`strategy = "auto"`: teacher forcing, then trials of the other strategies against as much more teacher forcing."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 from export.checkpoints import Epoch, WorkFolder
 from export.config import TrainConfig
 from export.model import Forecasters
+from export.source import TrainingWindows, trainable
 from export.training import MODEL_FILE, VALIDATION_BATCH, Trained, free_running, train
-from export.windows import Statistics, TrainingWindows, trainable
+from export.windows import Statistics
 from runner.batch import F64
 from runner.digests import digest
 from runner.intervals import add_up, block_length, block_of, paired_interval
@@ -126,8 +128,7 @@ def train_as_asked(
         say(f"{config.extra_epochs} epochs of {strategy} from epoch {start.best.epoch}, {_loss(start.best)}")
         models.training.set_weights(start.weights)
         outcomes[strategy] = phase(_folder(work, strategy), strategy, **further, patience=config.extra_epochs)
-    sizes = data[1].sizes
-    choice = choose(start, outcomes, block_length(sizes.context, sizes.horizon), sizes.horizon)
+    choice = choose(start, outcomes, block_windows(data[1]), data[1].sizes.horizon)
     for line in report(choice):
         say(line)
     kept = {"start": start, "control": outcomes[CONTROL], **outcomes}[choice.kept]
@@ -135,6 +136,11 @@ def train_as_asked(
     models.training.save(work.folder / MODEL_FILE)
     work.files.write(RECORD_FILE, json.dumps(choice.record(), indent=2).encode())
     return kept.trained, choice
+
+
+def block_windows(valid: TrainingWindows) -> int:
+    """Return how many consecutive windows a block holds at least: the fewer, the further apart they lie."""
+    return math.ceil(block_length(valid.sizes.context, valid.sizes.horizon) / valid.stride)
 
 
 def choose(start: Outcome, outcomes: dict[str, Outcome], length: int, horizon: int) -> Choice:

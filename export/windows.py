@@ -3,13 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from export.source import TrainingWindows, portions, trainable
 from runner.batch import F64, GOOD, REASONS, WindowBatch, join
 from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain, listing
@@ -26,7 +27,7 @@ ROWS_TO_LOOK_AT = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingWindows:
+class WindowFiles:
     """A dataset whose every file fits one set of sizes.
 
     Attributes:
@@ -40,14 +41,25 @@ class TrainingWindows:
     flagged: bool
     groups: tuple[tuple[str, int], ...]
     signature: str
+    stride: int = 1
+
+    @property
+    def place(self) -> str:
+        """Return where the data is."""
+        return self.dataset.root
 
     def blocks(self, groups: tuple[tuple[str, int], ...] | None = None) -> Iterator[WindowBatch]:
         """Yield windows in the order of the groups given (of the files), rejects and rows without target included."""
+        for _, windows in self.read(groups):
+            yield windows
+
+    def read(self, groups: tuple[tuple[str, int], ...] | None = None) -> Iterator[tuple[pa.RecordBatch, WindowBatch]]:
+        """Yield the rows as they were read beside the windows that they are."""
         for path, group in self.groups if groups is None else groups:
             unit, layout = Unit(path, (group, group), 0, 0, ""), self.layouts[path]
             with self.dataset.open(path) as file:
                 for block in read_blocks(file, unit, layout, block_size(self.sizes), Stop()):
-                    yield validate(block, layout, self.sizes, flags_past=self.flagged, teacher=True)
+                    yield block, validate(block, layout, self.sizes, flags_past=self.flagged, teacher=True)
 
     def shuffled(self, batch_size: int, seed: int, epoch: int) -> Iterator[WindowBatch]:
         """Yield good windows once each, in an order that depends on seed and epoch alone.
@@ -63,9 +75,9 @@ class TrainingWindows:
             if sum(map(len, pool)) >= rows:
                 mixed = _shuffle(pool, rng)
                 whole = len(mixed) // batch_size * batch_size
-                yield from _cut(mixed.take(slice(0, whole)), batch_size)
+                yield from portions(mixed.take(slice(0, whole)), batch_size)
                 pool = [mixed.take(slice(whole, None))]
-        yield from _cut(_shuffle(pool, rng), batch_size)
+        yield from portions(_shuffle(pool, rng), batch_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +102,7 @@ class Statistics:
         target_location, target_scale, target_level: mean, deviation and largest size over observed steps.
         excluded_share: share of the horizon's steps that the mask excludes.
         others: the same of further targets.
+        static_location, static_scale: by static feature that is a number.
     """
 
     windows: int
@@ -104,6 +117,8 @@ class Statistics:
     target_level: float
     excluded_share: float
     others: tuple[Measured, ...] = ()
+    static_location: F64 = field(default_factory=lambda: np.zeros(0))
+    static_scale: F64 = field(default_factory=lambda: np.ones(0))
 
     @property
     def targets(self) -> tuple[Measured, ...]:
@@ -144,7 +159,7 @@ def open_windows(
     feature_count: int | None = None,
     columns: Mapping[str, str] = MappingProxyType({}),
     sizes: Sizes | None = None,
-) -> TrainingWindows:
+) -> WindowFiles:
     """Open a dataset for training or validation.
 
     Args:
@@ -177,7 +192,7 @@ def open_windows(
         raise InputError(
             f"some files of {text} have decoder_input, these do not:" + listing(sorted(layouts.keys() - teaching))
         )
-    return TrainingWindows(dataset, sizes, layouts, flagged.pop(), tuple(groups), "\n".join(identities))
+    return WindowFiles(dataset, sizes, layouts, flagged.pop(), tuple(groups), "\n".join(identities))
 
 
 def measure(windows: TrainingWindows) -> Statistics:
@@ -187,7 +202,8 @@ def measure(windows: TrainingWindows) -> Statistics:
         InputError: nothing is left to learn from.
     """
     sizes = windows.sizes
-    past, future = (_no_moments(width) for width in (sizes.past, sizes.future))
+    numbers = len(sizes.numbers)
+    past, future, static = (_no_moments(width) for width in (sizes.past, sizes.future, numbers))
     targets, levels = [_no_moments(1)] * sizes.targets, [0.0] * sizes.targets
     rejects: Counter[str] = Counter()
     good = bare = excluded = 0
@@ -198,6 +214,8 @@ def measure(windows: TrainingWindows) -> Statistics:
         past = past.add(kept.past[_there(kept)].astype(np.float64))
         if kept.future_known is not None:
             future = future.add(kept.future_known.reshape(-1, sizes.future).astype(np.float64))
+        if kept.static is not None:
+            static = static.add(kept.static[:, :numbers].astype(np.float64))
         if kept.target is not None and kept.observed is not None:
             excluded += int((~kept.observed).sum())
             for index in range(sizes.targets):
@@ -209,7 +227,7 @@ def measure(windows: TrainingWindows) -> Statistics:
     if not all(target.count for target in targets):
         got = f"{good} good windows, rejected: {told(rejects)}; {bare} without a target, no target that counts"
         remedy = "give windows with targets; docs/data-contract.md says what each reason means, and mask 1 = excluded"
-        raise InputError(explain(f"there is nothing to learn from in {windows.dataset.root}", got=got, remedy=remedy))
+        raise InputError(explain(f"there is nothing to learn from in {windows.place}", got=got, remedy=remedy))
     first, *others = (
         Measured(float(target.mean[0]), float(target.scale()[0]), level)
         for target, level in zip(targets, levels, strict=True)
@@ -227,18 +245,15 @@ def measure(windows: TrainingWindows) -> Statistics:
         target_level=first.level,
         excluded_share=excluded / (good * sizes.horizon * sizes.targets),
         others=tuple(others),
+        static_location=static.mean,
+        static_scale=static.scale(),
     )
-
-
-def trainable(block: WindowBatch) -> WindowBatch:
-    """Return the rows that have nothing wrong with them, and a target."""
-    rows = block.good_rows()
-    return block.take(rows[block.has_target[rows]])
 
 
 def row_bytes(sizes: Sizes) -> int:
     """Return about how many bytes a window takes in memory."""
-    return 4 * sizes.context * (sizes.past + 1) + sizes.horizon * (4 * sizes.future + 16 * sizes.targets)
+    horizon = sizes.horizon * (4 * sizes.future + 16 * sizes.targets)
+    return 4 * sizes.context * (sizes.past + 1) + horizon + 4 * sizes.static_width
 
 
 def infer_sizes(dataset: Dataset, path: str, feature_count: int | None, columns: Mapping[str, str]) -> Sizes:
@@ -250,9 +265,7 @@ def infer_sizes(dataset: Dataset, path: str, feature_count: int | None, columns:
     Raises:
         InputError: a needed column is missing, or no row tells the lengths.
     """
-    with dataset.open(path) as file:
-        schema = file.schema_arrow
-        head = next(file.iter_batches(ROWS_TO_LOOK_AT), None)
+    schema, head = first_rows(dataset, path)
     names = {role: columns.get(role, role) for role in ("past", "past_observed", "future_known", "target")}
     absent = [
         f"column '{names[role]}' ({role}) is missing" for role in ("past", "target") if names[role] not in schema.names
@@ -260,7 +273,7 @@ def infer_sizes(dataset: Dataset, path: str, feature_count: int | None, columns:
     if absent:
         remedy = "map columns with --column ROLE=NAME"
         raise InputError(explain(f"{path} does not fit" + listing(absent), got=", ".join(schema.names), remedy=remedy))
-    lengths = {role: _lengths(schema, head, name) for role, name in names.items()}
+    lengths = {role: lengths_of(schema, head, name) for role, name in names.items()}
     horizon, targets = (*lengths["target"], 1)[:2] if lengths["target"] else (0, 1)
     context, width = _past_sizes(lengths["past"], lengths["past_observed"], feature_count)
     if not (horizon and context and width and targets):
@@ -282,7 +295,13 @@ def _past_sizes(past: list[int], flags: list[int], feature_count: int | None) ->
     return context, past[0] // context if context else 0
 
 
-def _lengths(schema: pa.Schema, head: pa.RecordBatch | None, name: str) -> list[int]:
+def first_rows(dataset: Dataset, path: str) -> tuple[pa.Schema, pa.RecordBatch | None]:
+    """Return a file's schema, and its first rows if it has any."""
+    with dataset.open(path) as file:
+        return file.schema_arrow, next(file.iter_batches(ROWS_TO_LOOK_AT), None)
+
+
+def lengths_of(schema: pa.Schema, head: pa.RecordBatch | None, name: str) -> list[int]:
     """Return the lengths of a list column's levels, outermost first; nothing where there is no such column."""
     if name not in schema.names:
         return []
@@ -310,8 +329,3 @@ def _no_moments(width: int) -> Moments:
 def _shuffle(pool: list[WindowBatch], rng: np.random.Generator) -> WindowBatch:
     mixed = join(pool)
     return mixed.take(rng.permutation(len(mixed)))
-
-
-def _cut(batch: WindowBatch, size: int) -> Iterator[WindowBatch]:
-    for start in range(0, len(batch), size):
-        yield batch.take(slice(start, start + size))

@@ -48,6 +48,8 @@ def encoder_signature(manifest: Manifest) -> tuple[Signature, Signature]:
     inputs: Signature = {names["past"]: ("batch", manifest.context_length, manifest.past_width)}
     if manifest.past_observed:
         inputs[names["past_observed"]] = ("batch", manifest.context_length)
+    if manifest.static_width:
+        inputs[names["static"]] = ("batch", manifest.static_width)
     outputs: Signature = {names["previous_0"]: ("batch", manifest.target_width)}
     outputs |= {state.encoder_output: ("batch", state.width) for state in manifest.states}
     outputs |= {memory.encoder_output: ("batch", *memory.shape) for memory in manifest.memory}
@@ -73,6 +75,7 @@ def fused_signature(manifest: Manifest, names: Mapping[str, str]) -> tuple[Signa
     axes: dict[str, tuple[int | str, ...]] = {
         "past": ("batch", context, manifest.past_width),
         "past_observed": ("batch", context),
+        "static": ("batch", manifest.static_width),
         "future_known": ("batch", horizon, manifest.future_width),
         "teacher": ("batch", manifest.cells),
     }

@@ -80,6 +80,7 @@ class WindowBatch:
         decoder_input: the teacher's input that the data brings along, in raw units [B, H]; None = derive it.
         has_target: True = the row carries a target [B].
         reasons: codes into REASONS, 0 = a good row [B].
+        static: what does not change within a series, numbers and then indices [B, S]; None where S = 0.
         naive: True = the step's target is known, so that a naive forecast may be made of it, in a reject too
             [B, C, M]; None where nobody asked.
     """
@@ -92,6 +93,7 @@ class WindowBatch:
     decoder_input: F32 | None
     has_target: Bool
     reasons: npt.NDArray[np.uint8]
+    static: F32 | None = None
     naive: Bool | None = None
 
     def __len__(self) -> int:
@@ -114,6 +116,11 @@ class WindowBatch:
             if teacher
             else replace(self, target=None, observed=None, decoder_input=None, naive=None)
         )
+
+    def context(self) -> dict[str, F32]:
+        """Return what an encoder takes, by role, in the order of its inputs."""
+        given = {"past": self.past, "past_observed": self.past_observed, "static": self.static}
+        return {role: array for role, array in given.items() if array is not None}
 
     def columns(self) -> frozenset[str]:
         """Return the names of the arrays that are there; only batches with the same can be joined."""

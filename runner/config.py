@@ -12,12 +12,21 @@ Mode = Literal["free-running", "teacher-forced"]
 Rescore = Literal["changed", "none", "all"]
 Orphans = Literal["keep", "refuse", "prune"]
 Fallback = Literal["last", "seasonal"]
+RowKind = Literal["windows", "long"]
+"""What a row is: a window, or a time step of a series."""
 
-ROLES = ("past", "past_observed", "future_known", "target", "mask", "observed", "decoder_input")
+ROLES = ("past", "past_observed", "future_known", "target", "mask", "observed", "decoder_input", "static")
 """The columns that freerun understands; a role's column has the role's name unless `--column` says otherwise."""
 EXPLAINING_ROLES = ("series", "optimal")
 """What an explanation looks at beside them; series: which one a window is cut from, of any type; optimal: the best
 forecast that the context allows [H]."""
+
+
+NUMBERS = (
+    "mode", "precision", "columns", "fallback", "layout", "window", "stride", "origin_from", "origin_to", "freq",
+    "output_layout", "sort",
+)  # fmt: skip
+"""The options that can change what a part says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +78,13 @@ class Job:
     max_memory: int | None = None
     dry_run: bool = False
     fallback: Fallback | None = None
-    layout: Literal["windows", "long"] = "windows"
+    layout: RowKind = "windows"
     window: Literal["latest", "rolling"] = "latest"
     stride: int = 1
     origin_from: str | None = None
     origin_to: str | None = None
     freq: str | None = None
-    output_layout: Literal["windows", "long"] | None = None
+    output_layout: RowKind | None = None
     sort: bool = False
 
     @property
@@ -92,11 +101,10 @@ class Job:
 
     def numbers(self) -> dict[str, Any]:
         """Return the options that can change a prediction or a score: parts made under others are history."""
-        found = {"mode": self.mode, "precision": self.precision, "fallback": self.fallback}
+        values: dict[str, Any] = {name: getattr(self, name) for name in NUMBERS}
         if self.layout == "windows":
-            return {**found, "columns": {role: self.column(role) for role in ROLES}}
-        cut = {name: getattr(self, name) for name in ("window", "stride", "origin_from", "origin_to", "freq", "sort")}
-        return {**found, **cut, "columns": self.columns, "output_layout": self.output_layout or "long"}
+            return {**values, "columns": {role: self.column(role) for role in ROLES}}
+        return {**values, "output_layout": self.output_layout or "long"}
 
     def options(self) -> dict[str, Any]:
         """Return all options for the record, as JSON has them, without the places of things."""

@@ -75,9 +75,7 @@ def decode_fused(
     """
     start, cells = np.full((len(batch), targets), START_VALUE, np.float32), (len(batch), horizon * targets)
     forced = teacher_inputs(start, batch) if teacher else np.full(cells, FREE_RUNNING, np.float32)
-    feeds = {names["past"]: batch.past, names["teacher"]: forced}
-    if batch.past_observed is not None:
-        feeds[names["past_observed"]] = batch.past_observed
+    feeds = {**context_feeds(names, batch), names["teacher"]: forced}
     if batch.future_known is not None:
         feeds[names["future_known"]] = batch.future_known
     return fused(feeds)[names["prediction"]]
@@ -85,11 +83,12 @@ def decode_fused(
 
 def encoder_feeds(manifest: Manifest, batch: WindowBatch) -> dict[str, F32]:
     """Return the encoder's inputs by tensor name."""
-    names = manifest.encoder.tensors
-    feeds = {names["past"]: batch.past}
-    if batch.past_observed is not None:
-        feeds[names["past_observed"]] = batch.past_observed
-    return feeds
+    return context_feeds(manifest.encoder.tensors, batch)
+
+
+def context_feeds(names: Mapping[str, str], batch: WindowBatch) -> dict[str, F32]:
+    """Return what a batch tells of the context, by tensor name; `names` are the tensors by role."""
+    return {names[role]: array for role, array in batch.context().items()}
 
 
 def teacher_inputs(previous_0: F32, batch: WindowBatch) -> F32:

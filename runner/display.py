@@ -11,7 +11,7 @@ from runner.errors import ExitCode, FreerunError
 if TYPE_CHECKING:
     from runner.audit import GraphFacts
     from runner.bundle import Bundle
-    from runner.manifest import Loss, Start
+    from runner.manifest import Loss, Start, Static
     from runner.precision import Precision
     from runner.report import Report, Step, Summary
     from runner.tune import Bench
@@ -79,6 +79,7 @@ def print_inspection(bundle: "Bundle", audit: dict[str, "GraphFacts"], stream: I
             ("created", manifest.created_at),
             ("context, horizon", f"{manifest.context_length}, {manifest.horizon}"),
             ("past", ", ".join(manifest.features.past) + (" (with past_observed)" if manifest.past_observed else "")),
+            *([("static", _static(manifest.static))] if manifest.static else []),
             ("future known", ", ".join(manifest.features.future_known) or "none"),
             ("target", ", ".join(f"{target.name} (deviation {target.scale:.6g})" for target in manifest.targets)),
             ("start value", _start(manifest.start)),
@@ -157,6 +158,11 @@ def _number(value: float | None) -> str:
 def _start(start: "Start") -> str:
     values = start.value if isinstance(start.value, tuple) else (start.value,)
     return start.kind if start.value is None else ", ".join(f"{value:g}" for value in values)
+
+
+def _static(static: "Static") -> str:
+    words = (f"{entry.name} ({len(entry.values)} words, others: {entry.unknown})" for entry in static.categories)
+    return ", ".join([*static.numbers, *words])
 
 
 def _losses(loss: "Loss") -> str:

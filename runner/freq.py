@@ -109,6 +109,17 @@ class Grid:
         ordinal, before = _split(month, self.step)
         return ordinal, ticks - _first_day(month + self.at_end) * self.day + before * (MONTH_DAYS * self.day)
 
+    def follows(self, ds: pa.Array) -> Bool | None:
+        """Tell which times are exactly a step behind the one before, at a fraction of the price of `read`.
+
+        Args:
+            ds: times of the grid's kind, none of them null [N].
+
+        Returns:
+            True = it is [N - 1]; None where steps are not all equally long.
+        """
+        return None if self.monthly or self.wall else np.diff(ticks_of(ds)) == self.step
+
     def times(self, ordinal: Ticks, phase: Ticks) -> pa.Array:
         """Return the times of steps: the inverse of `read`.
 

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import click
 
-from runner.config import EXPLAINING_ROLES
-from runner.options import PLACE, columns, finite, option, pairs
+from runner.config import EXPLAINING_ROLES, ROLES
+from runner.options import PLACE, check_roles, finite, option, pairs, rolling
 from runner.stop import Stop
 
 
@@ -53,20 +53,26 @@ def evaluate(ctx: click.Context, /, *, as_json: bool, column: dict[str, str], **
     "--column",
     "columns",
     multiple=True,
-    callback=columns(EXPLAINING_ROLES),
+    callback=pairs,
     metavar="ROLE=NAME",
     help="Name a role's column; repeatable. Here series is a role too.",
 )
+@option("--layout", type=click.Choice(["windows", "long"]), default="windows", help="What a row of DATASET is.")
+@rolling
 @option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @click.pass_context
-def compare(ctx: click.Context, /, *, as_json: bool, **asked: Any) -> None:
+def compare(ctx: click.Context, /, *, as_json: bool, columns: dict[str, str], **asked: Any) -> None:
     """Say whether NEW forecasts the windows of DATASET better than OLD, free-running; exit 15 where it does not."""
     from runner.comparison.compare import Comparison
     from runner.comparison.compare import compare as answer
+    from runner.comparison.series import Cutting
     from runner.comparison.show import show
 
+    if asked["layout"] == "windows":
+        check_roles(columns, (*ROLES, *EXPLAINING_ROLES))
+    cutting = Cutting(**{name: asked.pop(name) for name in ("stride", "origin_from", "origin_to", "freq")})
     with redirect_stdout(sys.stderr):
-        report = answer(Comparison(**asked), ctx.ensure_object(Stop))
+        report = answer(Comparison(columns=columns, cutting=cutting, **asked), ctx.ensure_object(Stop))
     show(report, cast("Any", sys.stdout), as_json=as_json)
     _end(ctx, (), report.error, report.exit_code)
 

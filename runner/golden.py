@@ -1,6 +1,6 @@
 """Read a bundle's golden windows: a Parquet file that came with it, so it is trusted no more than the graphs are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from runner.errors import BundleError, explain
 from runner.manifest import LARGEST_WINDOW, Manifest
 from runner.pages import held_by
 from runner.schema import match, sizes_of
+from runner.static import as_numbers
 from runner.validate import validate
 
 MOST_WINDOWS = 64
@@ -39,7 +40,7 @@ def read_golden(content: bytes, name: str, manifest: Manifest) -> Golden:
     Raises:
         BundleError: the file is not readable, does not fit the manifest, or holds more than golden windows can.
     """
-    sizes = sizes_of(manifest)
+    sizes = replace(sizes_of(manifest), static=as_numbers(manifest.static))
     try:
         table = _table(content)
         batch = table.drop_columns(["prediction"]).combine_chunks().to_batches()[0]

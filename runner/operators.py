@@ -68,7 +68,7 @@ def _all(names: str, rule: Rule, settings: str = "", expected: str | None = None
 
 
 OPERATORS: dict[str, Operator] = {
-    **_all("Add Div Equal Max Min Mul Pow Sub Where", broadcasting),
+    **_all("Add Div Equal Less Max Min Mul Pow Sub Where", broadcasting),
     **_all("IsInf IsNaN Neg Not QuantizeLinear Reciprocal Sigmoid Sqrt Tanh", same),
     **_all("Clip Elu Erf Exp Relu Selu Softmax Softplus Softsign", same),
     **_all("Identity", identity),
@@ -93,7 +93,7 @@ OPERATORS: dict[str, Operator] = {
     **_all("GRU", recurrent(gates=3, states=1), "hidden_size linear_before_reset"),
     **_all("RNN", recurrent(gates=1, states=1), "hidden_size"),
     **_all("Abs Log", same, expected="scaling and imputation inside a model"),
-    **_all("And Greater GreaterOrEqual Less LessOrEqual Or", broadcasting, expected="imputation inside a model"),
+    **_all("And Greater GreaterOrEqual LessOrEqual Or", broadcasting, expected="imputation inside a model"),
 }
 """What a graph may be built from: arithmetic on its own tensors, whose size follows from the file. Nothing here reads
 files, loops or calls out. It is what export writes, as tests/export/test_operators.py sees, and may write next."""

@@ -81,8 +81,11 @@ def columns(extra: tuple[str, ...] = ()) -> Callable[..., dict[str, str]]:
 def check_roles(columns: Mapping[str, str], roles: tuple[str, ...]) -> None:
     """Refuse names for what is no role."""
     if bad := [f"{role}={name}" for role, name in columns.items() if role not in roles]:
-        expected = f"expected ROLE=NAME, where ROLE is one of {', '.join(roles)}"
-        raise click.BadParameter(f"{', '.join(bad)}: {expected}", param_hint="--column")
+        raise click.BadParameter(f"{', '.join(bad)}: {_expected(roles)}", param_hint="--column")
+
+
+def _expected(roles: tuple[str, ...]) -> str:
+    return f"expected ROLE=NAME, where ROLE is one of {', '.join(roles)}"
 
 
 def only(command: Callable[..., None]) -> Callable[..., None]:
@@ -92,23 +95,34 @@ def only(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
-def cutting(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the flags that say how windows are cut from series."""
-    parameters = (
-        option(
-            "--window", type=click.Choice(["latest", "rolling"]), default="latest", help="Of a series: one, or all."
-        ),
+def rolling(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags that say how windows roll over series."""
+    return _all(
+        command,
         option("--stride", type=click.IntRange(1), default=1, help="Steps from one rolling window to the next."),
         option("--from", "origin_from", metavar="DS", help="First origin of rolling windows."),
         option("--to", "origin_to", metavar="DS", help="Last origin of rolling windows."),
         option("--freq", metavar="FREQ", help="The time grid: h, 15min, D, MS, ...  [default: the bundle's]"),
+    )
+
+
+def cutting(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags that say how windows are cut from series, and what becomes of them."""
+    return _all(
+        command,
+        option("--window", type=click.Choice(["latest", "rolling"]), default="latest", help="One a series, or all."),
+        rolling,
         option(
-            "--output-layout", type=click.Choice(["windows", "long"]), help="What a row of OUT is.  [default: as INPUT]"
+            "--output-layout", type=click.Choice(["windows", "long"]), help="What a row of OUT is.  [default: INPUT's]"
         ),
         option("--sort", is_flag=True, help="Sort each file by series and time first, on disk (needs duckdb)."),
     )
-    for parameter in reversed(parameters):
-        command = parameter(command)
+
+
+def _all(command: Callable[..., None], *decorators: Decorator) -> Callable[..., None]:
+    """Decorate a command so that `--help` shows its flags in this order."""
+    for decorate in reversed(decorators):
+        command = decorate(command)
     return command
 
 
@@ -116,13 +130,14 @@ def pairs(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) 
     """Read the values of a repeatable ROLE=NAME option whose roles another flag decides."""
     bad = [pair for pair in given if not all(pair.partition("="))]
     if bad:
-        raise click.BadParameter(f"{', '.join(bad)}: expected ROLE=NAME")
+        raise click.BadParameter(f"{', '.join(bad)}: {_expected(ROLES)}, or what the data is joined or cut by")
     return dict(pair.split("=", 1) for pair in given)
 
 
 def explaining(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the arguments and flags of `explain-gap`, which both programs have."""
-    parameters = (
+    return _all(
+        command,
         click.argument("bundle", type=PLACE),
         click.argument("valid", metavar="VALID"),
         option("--train", metavar="TRAIN", help="Training windows, to fit ridge, a small network and climatology to."),
@@ -137,6 +152,3 @@ def explaining(command: Callable[..., None]) -> Callable[..., None]:
         option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw it too: .svg, .png or .pdf."),
         option("--json", "as_json", is_flag=True, help="Print the explanation as JSON."),
     )
-    for parameter in reversed(parameters):
-        command = parameter(command)
-    return command

@@ -105,6 +105,8 @@ class Part:
         score: the part's sums; None where no row had a target.
         casts: columns that were cast to float32.
         filled: rejects that got a naive forecast.
+        layout: what a row of the input is.
+        rows_a_window: rows of the part for each window: 1, or H where a row is a step.
         format: the version of this footer.
     """
 
@@ -121,6 +123,8 @@ class Part:
     score: Score | None
     casts: tuple[str, ...] = ()
     filled: int = 0
+    layout: Literal["windows", "long"] = "windows"
+    rows_a_window: int = 1
     format: Literal[1] = 1
 
     def encode(self) -> bytes:

@@ -213,14 +213,14 @@ class Pipeline:
 
     def _finish(self, unit: Unit, tally: Tally, writer: PartWriter) -> Part:
         self._refuse_replaced(unit)
-        part = self._part(unit, tally)
+        part = self._part(unit, tally, writer)
         self.feed.check(part)
         self.stop.check()
         with self.clock.time("write"):
             writer.finish(part)
         return part
 
-    def _part(self, unit: Unit, tally: Tally) -> Part:
+    def _part(self, unit: Unit, tally: Tally, writer: PartWriter) -> Part:
         return Part(
             unit=unit,
             bundle_id=self.forecaster.manifest.bundle_id,
@@ -234,6 +234,8 @@ class Pipeline:
             rejects=dict(sorted(tally.rejects.items())),
             score=tally.score,
             filled=tally.filled,
+            layout=self.job.layout,
+            rows_a_window=writer.form.rows_a_window,
             casts=self.feed.casts(unit),
         )
 

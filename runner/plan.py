@@ -2,12 +2,12 @@
 
 import json
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import PurePosixPath
 
 import pyarrow.parquet as pq
 
-from runner.config import Job
+from runner.config import NUMBERS, Job
 from runner.dataset import READ_ERRORS, Dataset, Identity
 from runner.errors import InputError, OutputError, UsageError, explain, listing
 from runner.parts import Part, Unit, decode_footer
@@ -127,6 +127,11 @@ def read_parts(out: OutputFolder) -> dict[str, Part | None]:
     return {name: _read_part(out, name) for name in out.names()}
 
 
+def units_of(source: Source, job: Job) -> list[Unit]:
+    """Return the units of a file; one of time steps is a single unit, as a series may cross its row groups."""
+    return cut(source, job.rows_per_part if job.layout == "windows" else sum(source.groups))
+
+
 def cut(source: Source, rows_per_part: int) -> list[Unit]:
     """Cut a file into ranges of row groups of at most `rows_per_part` rows (a larger row group stays whole)."""
     if sum(source.groups) <= rows_per_part or len(source.groups) < 2:
@@ -152,8 +157,7 @@ def _compare(
     units, todo, done, stale, history = [], [], {}, [], []
     for source in sources.values():
         found = by_source[source.path]
-        rows = job.rows_per_part if job.layout == "windows" else sum(source.groups)  # a series may cross row groups
-        cuts = {unit.part_path: unit for unit in cut(source, rows)}
+        cuts = {unit.part_path: unit for unit in units_of(source, job)}
         made = {name: part.bundle_id == bundle_id and part.options == options for name, part in found.items()}
         recut = [name for name in found if made[name] and name not in cuts and found[name].unit.sha256 == source.sha256]
         old = [name for name in found if not made[name]] + recut
@@ -206,9 +210,15 @@ def _history_message(history: list[str], parts: dict[str, Part | None], bundle_i
     return explain(
         f"{len(history)} parts in {job.out / job.partition} were made by another bundle or with other options",
         got=", ".join(others),
-        expected=f"bundle {bundle_id[:12]}, {job.mode}, {job.precision}, {renamed}",
+        expected=", ".join([f"bundle {bundle_id[:12]}", job.mode, job.precision, renamed, *_further(job)]),
         remedy="--rescore none keeps them and scores only what is new; --rescore all replaces them",
     )
+
+
+def _further(job: Job) -> list[str]:
+    """Name the options that change numbers, where they are set, beside those that every job has."""
+    named = {field.name: field.default for field in fields(job) if field.name in NUMBERS[3:]}
+    return [f"{name} {getattr(job, name)}" for name, default in named.items() if getattr(job, name) != default]
 
 
 def _identify(dataset: Dataset, path: str, identity: Identity, stop: Stop) -> Source:

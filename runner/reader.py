@@ -7,6 +7,7 @@ from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as pt
 
 from runner.config import Job
 from runner.dataset import READ_ERRORS, Dataset, first_line
@@ -25,8 +26,9 @@ PIECE_ROWS = 64
 """Rows that are decoded at once; what a row takes in memory is only known afterwards (no number in a footer binds)."""
 PIECE_BYTES = 8 << 20
 """Of a row group with a larger piece than this, rows are decoded one by one."""
-STEP_LADDER = (1 << 17, 1 << 13, 1 << 6, 1)
-"""Rows of time steps that are decoded at once: the first number at which no piece is too large."""
+STEP_BYTES = 6 << 20
+"""What the rows of time steps that are decoded at once should take."""
+MOST_STEPS = 1 << 18
 ROW_BYTES = 64 << 20
 """A single row that takes more than this is refused."""
 
@@ -88,8 +90,11 @@ def read_steps(file: pq.ParquetFile, unit: Unit, columns: list[str], stop: Stop)
     Raises:
         InputError: the file is damaged, or a row takes more memory than any should; names the file and the row group.
     """
+    width, most = sum(_width(file.schema_arrow.field(name).type) for name in columns), MOST_STEPS
+    while most * width > STEP_BYTES and most > PIECE_ROWS:
+        most //= 2
     for group in range(file.metadata.num_row_groups):
-        ladder = _steps_at_once(file.metadata.row_group(group), columns)
+        ladder = _steps_at_once(most, file.metadata.row_group(group), columns)
         yield from _batches(file, unit, columns, range(group, group + 1), ladder, stop)
 
 
@@ -99,10 +104,16 @@ def claimed_bytes(group: pq.RowGroupMetaData, columns: list[str]) -> int:
     return sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns)
 
 
-def _steps_at_once(group: pq.RowGroupMetaData, columns: list[str]) -> tuple[int, ...]:
+def _width(kind: pa.DataType) -> int:
+    """Return the bytes of a value; of text, which is read as dictionaries, those of an index."""
+    return max(kind.bit_width // 8, 1) if pt.is_primitive(kind) else 4
+
+
+def _steps_at_once(most: int, group: pq.RowGroupMetaData, columns: list[str]) -> tuple[int, ...]:
     """Return the ladder without the numbers of rows that are too large by what the footer says: of long text."""
     size = claimed_bytes(group, columns)
-    return (*(rows for rows in STEP_LADDER[:-1] if rows * size <= PIECE_BYTES * max(group.num_rows, 1)), 1)
+    ladder = sorted({most, max(most // 32, PIECE_ROWS), PIECE_ROWS}, reverse=True)
+    return (*(rows for rows in ladder if rows * size <= PIECE_BYTES * max(group.num_rows, 1)), 1)
 
 
 def rechunk(batches: Iterable[pa.RecordBatch], size: BlockSize) -> Iterator[pa.RecordBatch]:

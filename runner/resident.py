@@ -228,6 +228,8 @@ class ResidentLoop:
         inputs = {"past": allocate(device, (size, length, manifest.past_width))}
         if manifest.past_observed:
             inputs["past_observed"] = allocate(device, (size, length))
+        if manifest.static_width:
+            inputs["static"] = allocate(device, (size, manifest.static_width))
         feeds = {names[role]: tensor.place() for role, tensor in inputs.items()}
         if manifest.future_width:
             inputs["future_known"] = allocate(device, (size, 1, manifest.future_width), manifest.horizon)

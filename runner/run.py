@@ -1,6 +1,7 @@
 """A scoring job from the lock to the report: refused before anything is touched, or reported however it ends."""
 
 import contextlib
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from runner.errors import (
     told,
 )
 from runner.execution import Progress, Run
+from runner.freq import parse_freq
 from runner.lock import LOCK_FILE, locked
 from runner.manifest import Manifest
 from runner.report import Report, write_report
@@ -44,6 +46,8 @@ def run_job(job: Job, stop: Stop, progress: Progress) -> Report:
     _refuse_uri(job.out)
     _refuse_nesting(job)
     _refuse_contradictions(job, bundle.manifest)
+    if job.layout == "long":  # whoever says it, it is the same option
+        job = replace(job, freq=str(parse_freq(job.freq or bundle.manifest.freq or "")))
     run = Run(job, device, bundle, OutputFolder(job.out, within=job.partition), stop, progress)
     if job.dry_run:
         return run.execute()

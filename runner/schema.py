@@ -1,7 +1,7 @@
 """Match a file's columns against what a bundle needs, by name, and say everything that does not fit."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -11,23 +11,40 @@ import pyarrow.types as pt
 from runner.columns import Shape, leaf_type, type_problem
 from runner.config import ROLES
 from runner.errors import InputError, explain, listing
-from runner.manifest import Manifest
+from runner.manifest import Category, Manifest, Static
+from runner.static import category_problem
 
 FLAG_ROLES = frozenset({"past_observed", "mask", "observed"})
-INPUT_ONLY_ROLES = frozenset({"past", "past_observed", "future_known"})
+INPUT_ONLY_ROLES = frozenset({"past", "past_observed", "future_known", "static"})
 """Roles whose columns are not copied to the output."""
 OUTPUT_COLUMNS = ("prediction", "reject_reason", "bundle_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """The lengths that decide every shape: context C, horizon H, past features F, future features K, targets M."""
+    """Context C, horizon H, past features F, future features K, targets M, static features: they decide every shape."""
 
     context: int
     horizon: int
     past: int
     future: int
     targets: int = 1
+    static: Static | None = None
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """Return the names of the static features that are numbers: what the column of role `static` holds."""
+        return self.static.numbers if self.static else ()
+
+    @property
+    def categories(self) -> tuple[Category, ...]:
+        """Return the static features that are words, each in the column of its name."""
+        return self.static.categories if self.static else ()
+
+    @property
+    def static_width(self) -> int:
+        """Return S, the number of static features."""
+        return len(self.static.names) if self.static else 0
 
     def shape(self, role: str) -> Shape:
         """Return a role's axes after the batch."""
@@ -37,6 +54,8 @@ class Sizes:
             return (self.context,)
         if role == "future_known":
             return (self.horizon, self.future)
+        if role == "static":
+            return (len(self.numbers),)
         return (self.horizon,) if self.targets == 1 else (self.horizon, self.targets)
 
     def shapes(self, role: str) -> tuple[Shape, ...]:
@@ -57,6 +76,7 @@ class Layout:
 
     Attributes:
         roles: role -> column name, for the roles that the file has and the bundle uses.
+        categories: columns of the static features that are words.
         copied: columns that go to the output unchanged, in the file's order.
         casts: columns whose items become float32 before they reach a graph.
     """
@@ -64,23 +84,25 @@ class Layout:
     roles: dict[str, str]
     copied: tuple[str, ...]
     casts: tuple[str, ...]
+    categories: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
         """Return every column that has to be read, each once."""
-        return list(dict.fromkeys([*self.roles.values(), *self.copied]))
+        return list(dict.fromkeys([*self.roles.values(), *self.categories, *self.copied]))
 
 
 def sizes_of(manifest: Manifest) -> Sizes:
     length, horizon = manifest.context_length, manifest.horizon
-    return Sizes(length, horizon, manifest.past_width, manifest.future_width, manifest.target_width)
+    return Sizes(length, horizon, manifest.past_width, manifest.future_width, manifest.target_width, manifest.static)
 
 
 def expected_shapes(manifest: Manifest) -> str:
     """Say which lengths a bundle needs."""
     sizes = sizes_of(manifest)
     future = f", future_known [{sizes.horizon}, {sizes.future}]" if sizes.future else ""
-    return f"past [{sizes.context}, {sizes.past}]{future}, target and mask {list(sizes.shape('target'))}"
+    static = f", static {list(sizes.shape('static'))}" if sizes.numbers else ""
+    return f"past [{sizes.context}, {sizes.past}]{future}{static}, target and mask {list(sizes.shape('target'))}"
 
 
 def match(
@@ -100,14 +122,24 @@ def match(
     """
     names = {role: columns.get(role, role) for role in ROLES}
     present = {role: name for role, name in names.items() if name in schema.names}
-    if not sizes.future:
-        present.pop("future_known", None)
+    for role, width in (("future_known", sizes.future), ("static", len(sizes.numbers))):
+        if not width:
+            present.pop(role, None)
     problems = [*_name_problems(schema, columns, sizes), *_presence_problems(present, names, sizes, teacher=teacher)]
     for role, column in present.items():
         if schema.names.count(column) == 1:
             _, found = sizes.fitting(role, schema.field(column).type)
             problems += [f"column '{column}' ({role}): {found}"] if found else []
-    return Layout(present, _copied(schema, path, present), _casts(schema, present, teacher=teacher)), problems
+    words = tuple(category.name for category in sizes.categories)
+    problems += category_problems(schema, words)
+    return Layout(present, _copied(schema, path, present), _casts(schema, present, teacher=teacher), words), problems
+
+
+def category_problems(schema: pa.Schema, names: Sequence[str]) -> list[str]:
+    """Return a line for each thing wrong with the columns of these categories."""
+    problems = [f"column '{name}' is missing (a category)" for name in names if name not in schema.names]
+    found = {name: category_problem(schema.field(name).type) for name in names if schema.names.count(name) == 1}
+    return problems + [f"column '{name}' (a category): {problem}" for name, problem in found.items() if problem]
 
 
 def check_schemas(offenders: dict[str, list[str]]) -> None:
@@ -131,7 +163,7 @@ def _name_problems(schema: pa.Schema, columns: Mapping[str, str], sizes: Sizes) 
     twice = [name for name, count in Counter(schema.names).items() if count > 1]
     taken = [name for name in OUTPUT_COLUMNS if name in schema.names]
     absent = [name for name in columns.values() if name not in schema.names]
-    needed = ["past", *(["future_known"] if sizes.future else [])]
+    needed = ["past", *(["future_known"] if sizes.future else []), *(["static"] if sizes.numbers else [])]
     absent += [role for role in needed if role not in columns and role not in schema.names]
     return [
         *(f"column '{name}' stands there twice" for name in twice),
@@ -157,7 +189,7 @@ def _copied(schema: pa.Schema, path: str, present: dict[str, str]) -> tuple[str,
 
 
 def _casts(schema: pa.Schema, present: dict[str, str], *, teacher: bool) -> tuple[str, ...]:
-    fed = ["past", "future_known", *(["decoder_input"] if teacher else [])]
+    fed = ["past", "future_known", "static", *(["decoder_input"] if teacher else [])]
     columns = [present[role] for role in fed if role in present]
     once = [name for name in columns if schema.names.count(name) == 1]
     return tuple(name for name in once if not pt.is_float32(leaf_type(schema.field(name).type)))

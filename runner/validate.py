@@ -10,6 +10,7 @@ import pyarrow as pa
 from runner.batch import F32, F64, GOOD, Bool, WindowBatch, reason_code
 from runner.columns import Cells, read_cells
 from runner.schema import Layout, Sizes
+from runner.static import category_indices, joined
 
 CELL_ROLES = frozenset({"target", "mask", "observed", "decoder_input"})
 """Roles with a value for each target in each step of the horizon."""
@@ -40,7 +41,7 @@ def validate(
     Args:
         batch: rows of one file, with the columns of `layout`.
         layout: where the roles are.
-        sizes: C, H, F, K and M.
+        sizes: C, H, F, K and M, and the static features.
         flags_past: the encoder takes `past_observed` (and imputes); otherwise a missing step is a reject.
         teacher: the loop will be teacher-forced, so each row needs its true values.
         naive: the past features that are targets, where rejects may get a naive forecast.
@@ -59,16 +60,19 @@ def validate(
         rows.reject(~has_target, "target_missing")
     if not flags_past:
         rows.reject(~past_observed.all(axis=1), "past_not_observed")
+    future_known = _numbers(cells["future_known"], "future_known", rows) if "future_known" in cells else None
+    static = _static(batch, cells, sizes, rows) if sizes.static else None
     return WindowBatch(
         past=past,
         past_observed=past_observed.astype(np.float32) if flags_past else None,
-        future_known=_numbers(cells["future_known"], "future_known", rows) if "future_known" in cells else None,
+        future_known=future_known,
         target=target,
         observed=observed,
         decoder_input=decoder_input,
         has_target=has_target,
         reasons=rows.codes,
         naive=_naive(cells, past_observed)[:, :, list(naive)] if naive else None,
+        static=static,
     )
 
 
@@ -133,6 +137,17 @@ def _numbers(cells: Cells, role: str, rows: _Rows) -> F32:
     bad = ~np.isfinite(values)
     rows.reject(bad.reshape(len(values), -1).any(axis=1), f"{role}_not_finite")
     return np.where(bad, np.float32(0), values) if bad.any() else values
+
+
+def _static(batch: pa.RecordBatch, cells: dict[str, Cells], sizes: Sizes, rows: _Rows) -> F32:
+    """Return the static features, numbers and then the indices of words, 0 where there is nothing to take [B, S]."""
+    numbers = _numbers(cells["static"], "static", rows) if "static" in cells else None
+    indices = []
+    for category in sizes.categories:
+        places, unknown = category_indices(batch.column(category.name), category)
+        rows.reject(unknown, "category_unknown")
+        indices.append(places)
+    return joined(numbers, indices)
 
 
 def _target(cells: dict[str, Cells], rows: _Rows) -> tuple[F64 | None, Bool | None, Bool]:

@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from runner.config import Job
+from runner.config import NUMBERS, Job
 from runner.dataset import READ_ERRORS, first_line
 from runner.manifest import problems as validation_problems
 from runner.parts import BLANK, FOOTER_END, PART_DIGEST_KEY, Part, decode_footer, digest_offset, footer_size
-from runner.plan import LEDGER_FILE, cut, remembered
+from runner.plan import LEDGER_FILE, remembered, units_of
 from runner.report import REPORT_FILE, SUCCESS_FILE, Report, Rows, rows_of, summarize
 from runner.stop import Stop
 from runner.storage import OutputFolder
@@ -121,10 +121,14 @@ def _miscounts(parquet: pq.ParquetFile, name: str, part: Part) -> Iterator[str]:
         nulls += batch.column("prediction").null_count
         counted = pc.value_counts(batch.column("reject_reason").drop_null())
         reasons.update({entry["values"]: entry["counts"] for entry in counted.to_pylist()})
-    if not rows == part.unit.rows == part.scored + sum(part.rejects.values()):
+    rejected, each = sum(part.rejects.values()), part.rows_a_window
+    windows = part.scored + rejected
+    if rows != windows * each or (part.layout == "windows" and windows != part.unit.rows):
         yield f"has {rows} rows, its input {part.unit.rows}; {part.scored} scored and rejects {part.rejects} are told"
-    if dict(reasons) != part.rejects or nulls != sum(reasons.values()):
-        yield f"has rejects {dict(reasons)} and {nulls} rows without a forecast, but tells of {part.rejects}"
+    told = {reason: count * each for reason, count in part.rejects.items()}
+    if dict(reasons) != told or nulls != (rejected - part.filled) * each:
+        filled = f", {part.filled} of them filled" if part.filled else ""
+        yield f"has rejects {dict(reasons)} and {nulls} rows without a forecast, but tells of {part.rejects}{filled}"
 
 
 def _doubled(parts: dict[str, Part]) -> Iterator[str]:
@@ -185,11 +189,11 @@ def _check_report(out: OutputFolder, parts: dict[str, Part], *, overtaken: bool)
 
 
 def _problems_of_total(out: OutputFolder, report: Report, parts: dict[str, Part]) -> list[str]:
-    names = ("mode", "precision", "columns", "rows_per_part")
+    names = (*NUMBERS, "rows_per_part")
     if missing := [name for name in names if name not in report.options]:
         return [f"{out.own(REPORT_FILE)}: options without {', '.join(missing)}"]
     job = Job(Path(), report.input, out.root, **{name: report.options[name] for name in names})
-    units = [unit for source in remembered(out).values() for unit in cut(source, job.rows_per_part)]
+    units = [unit for source in remembered(out).values() for unit in units_of(source, job)]
     maker = report.bundle_id, job.numbers_digest()
     mine = {name: part for name, part in parts.items() if (part.bundle_id, part.options) == maker}
     matching = [mine[unit.part_path] for unit in units if unit.part_path in mine and mine[unit.part_path].unit == unit]

@@ -33,6 +33,10 @@ class Form(Protocol):
     def schema(self) -> pa.Schema:
         """Return the columns."""
 
+    @property
+    def rows_a_window(self) -> int:
+        """Return how many rows tell of one window."""
+
     def rows(
         self, keys: pa.RecordBatch, prediction: F32, reasons: npt.NDArray[np.uint8], filled: Bool
     ) -> pa.RecordBatch:
@@ -65,6 +69,11 @@ class WindowForm:
         """Return the copied columns, then our own."""
         own = [pa.field("prediction", pa.list_(pa.float32())), *([SOURCE] if self.fallback else []), REASON, BUNDLE]
         return pa.schema([*self.copied, *own])
+
+    @property
+    def rows_a_window(self) -> int:
+        """Return one."""
+        return 1
 
     def rows(
         self, keys: pa.RecordBatch, prediction: F32, reasons: npt.NDArray[np.uint8], filled: Bool

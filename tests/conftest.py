@@ -41,6 +41,18 @@ class Weights:
     decoder: tuple[np.ndarray, np.ndarray, np.ndarray]
     dense: np.ndarray
     bias: float
+    static: np.ndarray
+
+
+STATIC = {
+    "numbers": ["size"],
+    "categories": [
+        {"name": "shop", "values": ["north", "south"], "unknown": "reject"},
+        {"name": "kind", "values": ["open"], "unknown": "reserved"},
+    ],
+}
+"""Static features of the hand-made bundle that has some; times their weights, they are added to its hidden state."""
+S = 3
 
 
 def draw_weights(seed: int) -> Weights:
@@ -49,7 +61,8 @@ def draw_weights(seed: int) -> Weights:
     def lstm(inputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return tuple(rng.normal(0, 0.7, shape).astype(np.float32) for shape in ((inputs, 4 * U), (U, 4 * U), (4 * U,)))
 
-    return Weights(lstm(F + 1), lstm(1 + K), rng.normal(size=(U, 1)).astype(np.float32), float(rng.normal()))
+    layers = lstm(F + 1), lstm(1 + K), rng.normal(size=(U, 1)).astype(np.float32), float(rng.normal())
+    return Weights(*layers, rng.normal(size=(S, U)).astype(np.float32))
 
 
 def numpy_lstm(x: np.ndarray, hidden: np.ndarray, cell: np.ndarray, weights: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -66,11 +79,14 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def reference_forecast(weights: Weights, past: Any, observed: Any, future: Any, teacher: Any = None) -> np.ndarray:
-    """Forecast in float64 without our code: past [B, C, F], observed [B, C], future [B, H, K], teacher [B, H]."""
+def reference_forecast(
+    weights: Weights, past: Any, observed: Any, future: Any, teacher: Any = None, static: Any = None
+) -> np.ndarray:
+    """Forecast in float64: past [B, C, F], observed [B, C], future [B, H, K], teacher [B, H], static [B, S]."""
     x = np.concatenate([past * observed[:, :, None], observed[:, :, None]], axis=-1)
     zero = np.zeros((len(past), U))
     hidden, cell = numpy_lstm(x, zero, zero, weights.encoder)
+    hidden = hidden if static is None else hidden + static @ weights.static
     previous, steps = np.full((len(past), 1), -1.0), []
     for h in range(H):
         step_input = np.concatenate([previous, future[:, h]], axis=1)[:, None]
@@ -81,7 +97,14 @@ def reference_forecast(weights: Weights, past: Any, observed: Any, future: Any, 
 
 
 def make_bundle(
-    path: Path, seed: int = 0, *, fused: bool = False, int8: bool = False, flags: bool = True, **changes: Any
+    path: Path,
+    seed: int = 0,
+    *,
+    fused: bool = False,
+    int8: bool = False,
+    static: bool = False,
+    flags: bool = True,
+    **changes: Any,
 ) -> Path:
     """Write a certified-looking bundle whose graphs come straight from onnx.helper.
 
@@ -90,13 +113,15 @@ def make_bundle(
         seed: draws other weights, so another bundle.
         fused: let each form hold the graph of the whole horizon, made by the exporter of the same pair.
         int8: let the bundle hold the int8 form too, made by the exporter of the same pair.
+        static: let the encoder take the static features of STATIC.
         flags: let the encoder take `past_observed`; without it the graph takes every step for observed.
         changes: keys of the manifest to replace before it is closed.
     """
     weights = draw_weights(seed)
-    pair = make_pair(seed, flags=flags)
-    golden = golden_windows()
-    expected = reference_forecast(weights, golden.past, golden.past_observed, golden.future_known).astype(np.float32)
+    pair = make_pair(seed, static=static, flags=flags)
+    golden = golden_windows(static=static)
+    known = golden.past, golden.past_observed, golden.future_known
+    expected = reference_forecast(weights, *known, static=golden.static).astype(np.float32)
     files = {
         "encoder.onnx": pair.encoder,
         "decoder_step.onnx": pair.decoder_step,
@@ -104,6 +129,9 @@ def make_bundle(
         "certificate.json": json.dumps({"export_id": pair.export_id}).encode(),
     }
     values = _manifest(files, pair.export_id)
+    if static:
+        values["static"] = STATIC
+        values["encoder"]["tensors"]["static"] = "static"
     if not flags:
         values["past_observed"] = False
         del values["encoder"]["tensors"]["past_observed"]
@@ -120,19 +148,20 @@ def make_bundle(
     return path
 
 
-def make_pair(seed: int = 0, *, flags: bool = True) -> GraphPair:
+def make_pair(seed: int = 0, *, static: bool = False, flags: bool = True) -> GraphPair:
     """Return the float32 graphs of the hand-made bundle."""
     weights = draw_weights(seed)
     export_id = hashlib.sha256(f"tiny {seed}".encode()).hexdigest()
-    return GraphPair(_encoder(weights, export_id, flags=flags), _step(weights, export_id), export_id)
+    return GraphPair(_encoder(weights, export_id, static=static, flags=flags), _step(weights, export_id), export_id)
 
 
-def golden_windows() -> WindowBatch:
+def golden_windows(*, static: bool = False) -> WindowBatch:
     """Return three windows, complete and without a target."""
     rng = np.random.default_rng(99)
     past, future = rng.normal(size=(3, C, F)).astype(np.float32), rng.normal(size=(3, H, K)).astype(np.float32)
     nothing = np.zeros(3, bool), np.zeros(3, np.uint8)
-    return WindowBatch(past, np.ones((3, C), np.float32), future, None, None, None, *nothing)
+    features = np.float32([[0.5, 1, 1], [-1.5, 2, 0], [0.0, 2, 1]]) if static else None
+    return WindowBatch(past, np.ones((3, C), np.float32), future, None, None, None, *nothing, features)
 
 
 def _int8(pair: GraphPair, manifest: Manifest, files: dict[str, bytes], *, fused: bool) -> dict[str, Any]:
@@ -140,7 +169,7 @@ def _int8(pair: GraphPair, manifest: Manifest, files: dict[str, bytes], *, fused
     graphs = make_form(pair, manifest, "int8").by_key()
     if not fused:
         del graphs["fused"]
-    golden = golden_windows()
+    golden = golden_windows(static=manifest.static is not None)
     encoder, step = plain_graph(graphs["encoder"]), plain_graph(graphs["decoder_step"])
     mine = {f"{name}.onnx": graph for name, graph in graphs.items()}
     mine["golden.parquet"] = _golden(golden, decode(encoder, step, manifest, golden, teacher=False))
@@ -169,9 +198,8 @@ def plain_graph(graph: bytes) -> Callable[[Any], dict[str, np.ndarray]]:
 
 
 def _golden(windows: WindowBatch, prediction: np.ndarray) -> bytes:
-    columns = {name: getattr(windows, name) for name in ("past", "past_observed", "future_known")}
-    given = {name: values for name, values in {**columns, "prediction": prediction}.items() if values is not None}
-    table = pa.table({name: values.tolist() for name, values in given.items()})
+    columns = {**windows.context(), "future_known": windows.future_known, "prediction": prediction}
+    table = pa.table({name: values.tolist() for name, values in columns.items()})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     return sink.getvalue().to_pybytes()
@@ -268,7 +296,7 @@ def _ints(name: str, *values: int) -> Any:
     return numpy_helper.from_array(np.array(values, np.int64), name)
 
 
-def _encoder(weights: Weights, export_id: str, *, flags: bool = True) -> bytes:
+def _encoder(weights: Weights, export_id: str, *, static: bool, flags: bool) -> bytes:
     node = helper.make_node
     constants = [
         *_lstm_tensors("e", weights.encoder), _ints("axis0", 0), _ints("axis2", 2), _ints("zero", 0), _ints("one", 1),
@@ -289,13 +317,24 @@ def _encoder(weights: Weights, export_id: str, *, flags: bool = True) -> bytes:
         node("Concat", ["known", "flags"], ["joined"], axis=2),
         node("Transpose", ["joined"], ["by_time"], perm=[1, 0, 2]),
         node("LSTM", ["by_time", "e_W", "e_R", "e_B"], ["", "h", "c"], hidden_size=U),
-        node("Squeeze", ["h", "axis0"], ["hidden"]),
+        *(
+            [
+                node("Squeeze", ["h", "axis0"], ["read"]),
+                node("MatMul", ["static", "s_W"], ["told"]),
+                node("Add", ["read", "told"], ["hidden"]),
+            ]
+            if static
+            else [node("Squeeze", ["h", "axis0"], ["hidden"])]
+        ),
         node("Squeeze", ["c", "axis0"], ["cell"]),
         node("Slice", ["past_observed", "zero", "one", "one"], ["first"]),
         node("Mul", ["first", "nought"], ["zeros"]),
         node("Add", ["zeros", "start"], ["previous_0"]),
     ]
     inputs = {"past": (C, F), **({"past_observed": (C,)} if flags else {})}
+    if static:
+        inputs["static"] = (S,)
+        constants.append(numpy_helper.from_array(weights.static, "s_W"))
     return _graph(nodes, inputs, {"previous_0": (1,), "hidden": (U,), "cell": (U,)}, constants, export_id)
 
 
@@ -322,7 +361,7 @@ def _step(weights: Weights, export_id: str) -> bytes:
     return _graph(nodes, inputs, {"prediction": (1, 1), "hidden_next": (U,), "cell_next": (U,)}, constants, export_id)
 
 
-def make_table(rows: int, seed: int = 0) -> pa.Table:
+def make_table(rows: int, seed: int = 0, *, static: bool = False) -> pa.Table:
     """Return good windows for the hand-made bundle, with an id, a masked target and missing context steps."""
     rng = np.random.default_rng(seed)
     there = rng.random((rows, C)) < 0.8
@@ -338,6 +377,10 @@ def make_table(rows: int, seed: int = 0) -> pa.Table:
         "mask": nested(mask.astype(np.uint8)),
         "note": [f"row {index}" for index in range(rows)],
     }
+    if static:
+        columns["static"] = nested(rng.normal(size=(rows, 1)).astype(np.float32))
+        columns["shop"] = rng.choice(["north", "south"], rows)
+        columns["kind"] = rng.choice(["open", "shut"], rows)
     return pa.table(columns)
 
 
@@ -420,7 +463,7 @@ class Tiny:
     reference_forecast: Callable[..., np.ndarray] = reference_forecast
     numpy_lstm: Callable[..., tuple[np.ndarray, np.ndarray]] = numpy_lstm
     make_pair: Callable[..., GraphPair] = make_pair
-    golden_windows: Callable[[], WindowBatch] = golden_windows
+    golden_windows: Callable[..., WindowBatch] = golden_windows
     run_graph: Callable[[bytes], Callable[[Any], dict[str, np.ndarray]]] = plain_graph
     nested: Callable[[np.ndarray], pa.Array] = nested
     sizes: tuple[int, int, int, int, int] = (C, F, H, K, U)
@@ -446,6 +489,12 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def full_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a hand-made bundle with all that a bundle can hold, that no test may change."""
     return make_bundle(tmp_path_factory.mktemp("bundle") / "full", fused=True, int8=True)
+
+
+@pytest.fixture(scope="session")
+def static_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a hand-made bundle with static features, in every form, that no test may change."""
+    return make_bundle(tmp_path_factory.mktemp("bundle") / "static", fused=True, int8=True, static=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 from runner.bundle import AuditedBundle, audit_bundle, open_bundle
 from runner.comparison.duel import Duel, fight
 from runner.comparison.report import ComparedWindows, ComparisonReport, Contender, Verdict
-from runner.comparison.source import windows_layout
-from runner.config import Job
+from runner.comparison.series import Cutting, series_layout
+from runner.comparison.source import WindowSource, windows_layout
+from runner.config import Job, RowKind
 from runner.device import parse_device
 from runner.errors import ExitCode, InputError, UsageError, explain, listing
 from runner.forecaster import open_forecaster
@@ -31,11 +32,13 @@ class Comparison:
 
     Attributes:
         old, new: the bundles' folders.
-        data: path or URI of windows.
+        data: path or URI of windows, or of series.
         columns: role -> column name, only where they differ.
         device: where both run.
         precision: which of the bundles' forms.
         margin: share of the old one's masked MSE that the new one has to win.
+        layout: what a row of the data is.
+        cutting: which windows, where it is a time step.
     """
 
     old: Path
@@ -45,6 +48,8 @@ class Comparison:
     device: str = "cpu"
     precision: Precision = "fp32"
     margin: float = 0.0
+    layout: RowKind = "windows"
+    cutting: Cutting = field(default_factory=Cutting)
 
 
 def compare(asked: Comparison, stop: Stop) -> ComparisonReport:
@@ -63,7 +68,7 @@ def compare(asked: Comparison, stop: Stop) -> ComparisonReport:
     if manifests[0].horizon != manifests[1].horizon:
         remedy = "compare bundles of one horizon: a window has one target"
         raise UsageError(explain("these bundles cannot be compared:" + listing(differs), remedy=remedy))
-    source = windows_layout(asked.data, manifests, asked.columns)
+    source = _source(asked, manifests, stop)
     length = block_length(max(manifest.context_length for manifest in manifests), manifests[0].horizon)
     bundles = [audit_bundle(bundle, asked.precision) for bundle in opened]
     with ExitStack() as stack:
@@ -80,9 +85,18 @@ def compare(asked: Comparison, stop: Stop) -> ComparisonReport:
     return _told(asked, manifests, duel, duel.scores, tuple(differs))
 
 
+def _source(asked: Comparison, manifests: tuple[Manifest, Manifest], stop: Stop) -> WindowSource:
+    if asked.layout == "long":
+        return series_layout(asked.data, manifests, asked.columns, asked.cutting, stop)
+    if asked.cutting != Cutting():
+        what = "--stride, --from, --to or --freq of windows that are cut already"
+        raise UsageError(explain(what, remedy="--layout long"))
+    return windows_layout(asked.data, manifests, asked.columns)
+
+
 def differences(old: Manifest, new: Manifest) -> list[str]:
     """Return a line for all that two bundles' manifests say differently of the data."""
-    keys = ("context_length", "horizon", "features", "past_observed", "targets", "season_length", "scaling")
+    keys = ("context_length", "horizon", "features", "past_observed", "static", "targets", "season_length", "scaling")
     pairs = [(key, getattr(old, key), getattr(new, key)) for key in keys]
     return [f"{key}: OLD {_short(one)}, NEW {_short(other)}" for key, one, other in pairs if one != other]
 

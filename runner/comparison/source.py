@@ -74,7 +74,8 @@ class WindowsLayout:
         sizes, first, names = sizes_of(self.manifests[0]), 0, names_of(self.columns)
         size = min((block_size(sizes_of(manifest)) for manifest in self.manifests), key=lambda size: size.rows)
         for path, layouts in self.layouts.items():
-            both = replace(layouts[0], roles={**layouts[0].roles, **layouts[1].roles})
+            roles = {**layouts[0].roles, **layouts[1].roles}
+            both = replace(layouts[0], roles=roles, categories=layouts[0].categories + layouts[1].categories)
             with self.dataset.open(path) as file:
                 for block in read_blocks(file, Unit(path, None, 0, 0, ""), both, size, stop):
                     old, new = map(self._batch, (block, block), layouts, self.manifests)
@@ -117,11 +118,13 @@ def windows_layout(text: str, manifests: tuple[Manifest, Manifest], columns: Map
     return WindowsLayout(dataset, manifests, layouts, columns, total)
 
 
+def by_contender(problems: list[list[str]]) -> list[str]:
+    """Return what is wrong with a file, and for which of the bundles, from the problems of each."""
+    lines = dict.fromkeys(line for found in problems for line in found)
+    wrong = {line: [name for name, found in zip(NAMES, problems, strict=True) if line in found] for line in lines}
+    return [f"{' and '.join(names)}: {line}" for line, names in wrong.items()]
+
+
 def _problems(found: list[tuple[Layout, list[str]]]) -> list[str]:
-    """Return what is wrong with a file, and for which of the bundles."""
-    lines = dict.fromkeys(line for _, problems in found for line in problems)
-    wrong = {
-        line: [name for name, (_, problems) in zip(NAMES, found, strict=True) if line in problems] for line in lines
-    }
-    told = [f"{' and '.join(names)}: {line}" for line, names in wrong.items()]
+    told = by_contender([problems for _, problems in found])
     return told if "target" in found[0][0].roles else [*told, "there is no target, so nothing can be compared"]

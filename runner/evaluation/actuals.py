@@ -46,6 +46,15 @@ class Actuals:
         there = exact & (self.keys[place] == key)
         return np.where(there, self.target[place], np.nan), there
 
+    def passed(self, series: Index, time: Int64) -> Bool:
+        """Tell which steps are not waited for: their series is known at them, or later [N]."""
+        if not len(self):
+            return np.zeros(len(series), bool)
+        end = np.searchsorted(self.keys, self._key(series + 1, np.zeros_like(time))) - 1
+        found = np.where(end >= 0, self.known[end], ABSENT)
+        key = self._key(series, np.searchsorted(self.times, time))
+        return np.asarray((found != ABSENT) & (self.keys[found] >= key))
+
     def last(self, series: Index, time: Int64) -> F64:
         """Return the latest known target at or before some times, NaN where there is none [N]."""
         if not len(self):
@@ -172,6 +181,8 @@ def truth_of(
         season: steps of a season, and the length of a step; None where one of them is not known.
     """
     target, there = actuals.at(series, time)
+    missing = np.flatnonzero(~there)
+    there[missing] = actuals.passed(series[missing], time[missing])
     last = actuals.last(series, origin)
     seasonal = None if season is None else actuals.seasonal(series, time, step, season[1], season[0], last)
     return Truth(target, there, last, seasonal)

@@ -1,6 +1,6 @@
 """Which columns of the actuals are the keys, the target and the flags, and what stands in them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,11 @@ from runner.batch import F64, Bool
 from runner.config import ROLES as SCORING_ROLES
 from runner.dataset import READ_ERRORS, first_line
 from runner.errors import InputError, UsageError, explain
+from runner.parts import Part
 from runner.stop import Stop
 
-ROLES = {"target": ("target", "y"), "mask": ("mask",), "observed": ("observed", "available_mask")}
+Roles = Mapping[str, tuple[str, ...]]
+ROLES: Roles = {"target": ("target", "y"), "mask": ("mask",), "observed": ("observed", "available_mask")}
 """What each role may be called, by `--column` and in the data; the first name that is there is taken."""
 ROWS_AT_ONCE = 1 << 17
 
@@ -40,19 +42,25 @@ class ActualColumns:
         return list(dict.fromkeys([*self.keys, self.target, *([self.flag] if self.flag else [])]))
 
 
-def check_mapping(columns: Mapping[str, str], on: tuple[str, ...]) -> None:
+def check_mapping(columns: Mapping[str, str], on: tuple[str, ...], parts: Iterable[Part]) -> None:
     """Refuse roles that nobody knows; those that only scoring looks at may come from a shared environment.
+
+    Args:
+        columns: role -> column name, as the command line has it.
+        on: the key columns of the forecasts.
+        parts: that are evaluated; the roles that they were made with are known.
 
     Raises:
         UsageError: some of them are neither in `--on`, nor target, mask or observed, nor roles of scoring.
     """
-    roles = [*(name for names in ROLES.values() for name in names), *on]
-    if unknown := [role for role in columns if role not in {*roles, *SCORING_ROLES}]:
+    targets, scoring = {part.maker.target for part in parts}, {role for part in parts for role in part.columns}
+    roles = dict.fromkeys([*(name for names in ROLES.values() for name in names), *sorted(targets), *on])
+    if unknown := [role for role in columns if role not in {*roles, *SCORING_ROLES, *scoring}]:
         raise UsageError(explain("--column names what is no role", got=", ".join(unknown), expected=", ".join(roles)))
 
 
 def match_actuals(
-    schema: pa.Schema, path: str, on: tuple[str, ...], columns: Mapping[str, str], made_with: Mapping[str, str]
+    schema: pa.Schema, path: str, on: tuple[str, ...], columns: Mapping[str, str], part: Part, roles: Roles = ROLES
 ) -> ActualColumns:
     """Find the roles among the columns of a file of actuals.
 
@@ -61,21 +69,22 @@ def match_actuals(
         path: the file's, for messages.
         on: the key columns of the forecasts.
         columns: role -> column name, as the command line has it.
-        made_with: the same, as the forecasts were made; it stands where the command line says nothing and the file has
+        part: one of the forecasts; what it was made with stands where the command line says nothing and the file has
             such a column.
+        roles: what the target and the flags may be called.
 
     Raises:
         InputError: a column is missing, stands there twice, or both mask and observed are there.
     """
 
     def find(role: str) -> str | None:
-        names = ROLES.get(role, (role,))
+        names = roles.get(role, (role,))
         told = [columns[name] for name in names if name in columns]
-        usual = [*(made_with[name] for name in names if name in made_with), *names]
+        usual = [*(part.columns[name] for name in names if name in part.columns), *names]
         return next((name for name in (*told, *usual) if name in told or name in schema.names), None)
 
     keys = tuple(find(key) or key for key in on)
-    target = find("target") or " or ".join(ROLES["target"])
+    target = find("target") or " or ".join(dict.fromkeys(roles["target"]))
     flags = {role: name for role in ("mask", "observed") if (name := find(role)) is not None}
     wanted = [*keys, target, *flags.values()]
     problems = [f"column '{name}' is missing" for name in wanted if name not in schema.names]

@@ -26,12 +26,12 @@ def evaluate(question: Question, stop: Stop) -> EvaluationReport:
         InputError: forecasts or actuals cannot be read or joined.
         OutputError: the file for the series cannot be written.
     """
-    check_mapping(question.columns, question.on)
     if not question.out.is_dir():
         raise InputError(explain(f"{question.out} is no folder", expected="an --out of freerun score"))
     _refuse_inside(question)
     out, tally = OutputFolder(question.out), Tally()
     parts, foreign = find_parts(out, stop)
+    check_mapping(question.columns, question.on, [issued.part for issued in parts])
     join, layout = _join(out, parts, question, stop)
     for issued in parts:
         for issue in join.read(issued):

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
 
 from runner.batch import F64, Bool, Index
 from runner.evaluation.cells import Cells
@@ -59,6 +62,20 @@ class Join(Protocol):
 
     def read(self, issued: IssuedPart) -> Iterator[Issue]:
         """Yield a part's forecasts, cell by cell."""
+
+
+def source_of(issued: IssuedPart) -> list[str]:
+    """Return the column that tells who made each forecast, where the part has one: it has where rejects were filled."""
+    return ["source"] if "source" in issued.schema.names else []
+
+
+def made_by_model(rows: pa.RecordBatch) -> Bool:
+    """Tell which forecasts are the model's, or nobody's, rather than naive ones that stand in [N]."""
+    if "source" not in rows.schema.names:
+        return np.ones(rows.num_rows, bool)
+    source = rows.column("source")
+    words = source.dictionary_decode() if pt.is_dictionary(source.type) else source
+    return np.asarray(pc.fill_null(pc.equal(words, MODEL), True).to_numpy(zero_copy_only=False))
 
 
 def split(prediction: F64, model: Bool, window: Int64, step: Index, seen: Seen) -> tuple[Bool, tuple[int, int, int]]:

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from runner.batch import F64, Bool, Index
+from runner.batch import F64, Index
 from runner.errors import InputError, UsageError, explain
 from runner.evaluation.actuals import Actuals, truth_of
 from runner.evaluation.cells import Cells
 from runner.evaluation.issued import IssuedPart, check_columns, read_rows
-from runner.evaluation.join import MODEL, Issue, Picture, split
+from runner.evaluation.join import Issue, Picture, made_by_model, source_of, split
 from runner.evaluation.keys import ABSENT, Int64, Numbers, as_int64, day_of, plain
 from runner.evaluation.long_actuals import read_actuals
 from runner.evaluation.question import Question
@@ -64,17 +64,15 @@ class LongJoin:
             InputError: the part is damaged, or was replaced; a step is beyond the horizon.
         """
         names = [issued.column(role) for role in (*self.on, "step", "origin", "prediction")]
-        source = ["source"] if "source" in issued.schema.names else []
         seen = self.seen.setdefault(issued.part.bundle_id, Seen(issued.part.maker.horizon))
-        for batch in read_rows(self.out, issued, [*names, *source], self.stop):
+        for batch in read_rows(self.out, issued, [*names, *source_of(issued)], self.stop):
             who, when, step, origin, prediction = (batch.column(name) for name in names)
             number = _steps(step, issued)
             place = self.series.of(who, new=False), self.origins.of(origin, new=False)
             values = np.asarray(pc.fill_null(prediction.cast(pa.float64()), np.nan).to_numpy(zero_copy_only=False))
             whole = (number >= 0) & (place[0] != ABSENT) & (place[1] != ABSENT)
             window = place[0] * np.int64(len(self.origins)) + place[1]
-            model = _is_model(batch.column("source")) if source else np.ones(len(values), bool)
-            fresh, counts = split(np.where(whole, values, np.nan), model, window, number, seen)
+            fresh, counts = split(np.where(whole, values, np.nan), made_by_model(batch), window, number, seen)
             times = as_int64(plain(when, "the time"))[fresh], as_int64(plain(origin, "the origin"))[fresh]
             yield Issue(
                 self._cells(issued, place[0][fresh], place[1][fresh], times, number[fresh], values[fresh]), *counts
@@ -119,9 +117,10 @@ def join_long(out: OutputFolder, parts: list[IssuedPart], question: Question, st
             times.of(moments.slice(0, 0), new=True)
             latest = max(latest, int(as_int64(moments).max(initial=latest)))
     _refuse_other_clocks(times, origins)
-    actuals = read_actuals(question.dataset(), on, question.columns, parts[0].part.columns, series, times, latest, stop)
-    days, known = Numbers("date of origin"), pa.array([]) if origins.known is None else origins.known
-    group = days.of(day_of(known, _zone(parts[0], "origin")), new=True)
+    actuals = read_actuals(question, parts[0].part, series, times, latest, stop)
+    days, group = Numbers("date of origin"), np.zeros(0, np.intp)
+    if origins.known is not None:
+        group = days.of(day_of(origins.known, _zone(parts[0], "origin")), new=True)
     return LongJoin(out, on, actuals, series, origins, days, group, stop)
 
 
@@ -143,12 +142,6 @@ def _steps(column: pa.Array, issued: IssuedPart) -> Index:
         got, expected = int(number.max()) + 1, f"1 to {issued.part.maker.horizon}"
         raise InputError(explain(f"{issued.name} holds a step beyond its horizon", got=got, expected=expected))
     return number
-
-
-def _is_model(source: pa.Array) -> Bool:
-    words = source.dictionary_decode() if pt.is_dictionary(source.type) else source
-    same = pc.fill_null(pc.equal(words, MODEL), True)
-    return np.asarray(same.to_numpy(zero_copy_only=False))
 
 
 def _step_length(time: Int64, origin: Int64, step: Index) -> int | None:

@@ -1,35 +1,23 @@
 """Read what came true, a row a time step: those series that were forecast, up to the last step forecast."""
 
-from collections.abc import Mapping
-
 import numpy as np
 import pyarrow as pa
 
-from runner.dataset import Dataset
 from runner.errors import InputError, explain
 from runner.evaluation.actuals import Actuals, Told, sort_out
-from runner.evaluation.columns import ActualColumns, batches_of, excluded_by, match_actuals, measured
+from runner.evaluation.columns import ROLES, ActualColumns, batches_of, excluded_by, match_actuals, measured
 from runner.evaluation.keys import ABSENT, Numbers, as_int64, plain
+from runner.evaluation.question import Question
+from runner.parts import Part
 from runner.stop import Stop
 
 
-def read_actuals(
-    dataset: Dataset,
-    on: tuple[str, ...],
-    columns: Mapping[str, str],
-    made_with: Mapping[str, str],
-    series: Numbers,
-    times: Numbers,
-    latest: int,
-    stop: Stop,
-) -> Actuals:
+def read_actuals(question: Question, part: Part, series: Numbers, times: Numbers, latest: int, stop: Stop) -> Actuals:
     """Read what came true of the series that were forecast.
 
     Args:
-        dataset: the actuals.
-        on: key columns of the forecasts: the series, and the time.
-        columns: role -> column name, as the command line has it.
-        made_with: the same, as the forecasts were made.
+        question: where the actuals are; the key columns are the series, and the time.
+        part: one of the forecasts. As in scoring, the target may have its own name.
         series: those that were forecast.
         times: knows the type of the forecasts' times.
         latest: the last step that was forecast; later rows are left out.
@@ -38,10 +26,11 @@ def read_actuals(
     Raises:
         InputError: no files, columns that do not fit, damaged files, or two values for one step.
     """
-    pieces = []
+    dataset, pieces = question.dataset(), []
+    roles = {**ROLES, "target": (*ROLES["target"], part.maker.target)}
     for path in dataset.paths():
         with dataset.open(path) as file:
-            found = match_actuals(file.schema_arrow, path, on, columns, made_with)
+            found = match_actuals(file.schema_arrow, path, question.on, question.columns, part, roles)
             for batch in batches_of(file, found, path, stop):
                 rows = _rows(batch, found, path, series, times)
                 kept = (rows.series != ABSENT) & (rows.time <= latest) & (rows.time != np.iinfo(np.int64).min)

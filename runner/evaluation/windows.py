@@ -16,7 +16,7 @@ from runner.evaluation.actuals import Actuals, Told, sort_out
 from runner.evaluation.cells import Cells, Truth
 from runner.evaluation.columns import ActualColumns, batches_of, excluded_by, match_actuals, measured
 from runner.evaluation.issued import CELLS_AT_ONCE, IssuedPart, check_columns, read_rows
-from runner.evaluation.join import Issue, Picture, split
+from runner.evaluation.join import Issue, Picture, made_by_model, source_of, split
 from runner.evaluation.keys import ABSENT, Int64, Numbers, day_of, plain
 from runner.evaluation.question import Question
 from runner.evaluation.seen import Seen
@@ -92,12 +92,13 @@ class WindowsJoin:
         """
         names, horizon = [issued.column(role) for role in self.on], issued.part.maker.horizon
         seen = self.seen.setdefault(issued.part.bundle_id, Seen(horizon))
-        for batch in read_rows(self.out, issued, [*names, "prediction"], self.stop, max(1, CELLS_AT_ONCE // horizon)):
+        columns = [*names, "prediction", *source_of(issued)]
+        for batch in read_rows(self.out, issued, columns, self.stop, max(1, CELLS_AT_ONCE // horizon)):
             arrays = [batch.column(name) for name in names]
             window = np.repeat(self.keys.of(arrays, new=False), horizon)
             step = np.tile(np.arange(horizon, dtype=np.intp), batch.num_rows)
             values = _predictions(batch.column("prediction"), issued)
-            model = np.ones(len(values), bool)
+            model = np.repeat(made_by_model(batch), horizon)
             fresh, counts = split(np.where(window == ABSENT, np.nan, values), model, window, step, seen)
             truth = Truth(*self.actuals.at(window[fresh], step[fresh].astype(np.int64)), None, None)
             series, group = (
@@ -147,7 +148,7 @@ def _read_actuals(question: Question, issued: IssuedPart, keys: Keys, horizon: i
         raise InputError(explain("the actuals have no Parquet files", got=dataset.root, expected="*.parquet"))
     for path in paths:
         with dataset.open(path) as file:
-            found = match_actuals(file.schema_arrow, path, question.on, question.columns, issued.part.columns)
+            found = match_actuals(file.schema_arrow, path, question.on, question.columns, issued.part)
             _check_types(file.schema_arrow, path, found, horizon)
             batches = batches_of(file, found, path, stop, rows)
             pieces += [_told(batch, found, path, keys, horizon) for batch in batches]

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from runner.batch import F32, GOOD, Bool, Index, WindowBatch, reason_code
+from runner.batch import F32, F64, GOOD, Bool, Index, WindowBatch, reason_code
 from runner.calendar import calendar_names, calendar_values
 from runner.freq import Grid, Ticks
 from runner.long.origins import Origins
 from runner.long.panel import Panel
-from runner.manifest import Manifest
+from runner.long.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,16 +18,18 @@ class Cutter:
     """What windows of a bundle look like.
 
     Attributes:
-        manifest: of the bundle.
+        manifest: of the bundle, or what will be its.
         grid: the time steps.
         with_target: windows have a horizon whose truth is known.
         with_naive: rejects may get a naive forecast.
+        teacher: the loop will be teacher-forced, so each window needs true values.
     """
 
-    manifest: Manifest
+    manifest: Recipe
     grid: Grid
     with_target: bool
     with_naive: bool = False
+    teacher: bool = False
 
     def cut(self, panel: Panel, origins: Origins) -> WindowBatch:
         """Return the windows, what cannot be forecast marked with the first reason found [W, ...]."""
@@ -43,20 +45,20 @@ class Cutter:
             _reject(codes, ~observed.all(axis=1), "past_not_observed")
         _reject(codes, ~np.all(finite | ~observed[:, :, None], axis=(1, 2)), "past_not_finite")
         future = self._future(panel, rows[:, context:], there[:, context:], times[:, context:], codes)
-        values = panel.numbers[manifest.target.name][rows[:, context:]].astype(np.float64)
-        truth = np.where(known[:, context:], values, 0.0)
-        if self.with_target:
-            with np.errstate(over="ignore"):
-                _reject(codes, ~np.isfinite(truth.astype(np.float32)).all(axis=1), "target_not_finite")
+        target = self._target(panel, rows[:, context:], known[:, context:], codes) if self.with_target else None
+        has_target = np.asarray(known[:, context:].any(axis=1) & self.with_target)
+        if self.teacher:
+            _reject(codes, ~has_target, "target_missing")
         return WindowBatch(
             past=past,
             past_observed=observed.astype(np.float32) if manifest.past_observed else None,
             future_known=future,
-            target=np.where(np.isfinite(truth), truth, 0.0) if self.with_target else None,
-            observed=known[:, context:] if self.with_target else None,
+            target=target,
+            observed=None if target is None else known[:, context:],
             decoder_input=None,
-            has_target=np.full(len(codes), self.with_target),
+            has_target=has_target,
             reasons=codes,
+            static=None if panel.static is None else panel.static[origins.series],
             naive=(observed & finite[:, :, manifest.target.feature])[:, :, None] if self.with_naive else None,
         )
 
@@ -67,7 +69,7 @@ class Cutter:
         first, last = (panel.starts[origins.series + side][:, None] for side in (0, 1))
         there = (rows >= first) & (rows < last)
         rows = np.clip(rows, 0, len(panel.ordinal) - 1)
-        gaps = np.flatnonzero(~panel.regular()[origins.series])
+        gaps = np.flatnonzero(~panel.regular[origins.series])
         if len(gaps):  # rows ascend by a step or more, so none that is wanted lies further away than the steps do
             place = panel.ordinal[rows[gaps]] - origins.step[gaps, None] + context - 1
             kept = there[gaps] & (place >= 0) & (place < context + horizon)
@@ -79,7 +81,7 @@ class Cutter:
 
     def _past(self, panel: Panel, rows: Ticks, observed: Bool, times: F32) -> tuple[F32, Bool]:
         """Return the features, 0 where they are not known, and which of them are finite [W, C, F]."""
-        past = np.empty((*rows.shape, self.manifest.past_width), np.float32)
+        past = np.empty((*rows.shape, len(self.manifest.features.past)), np.float32)
         finite = np.ones(past.shape, bool)
         for index, name in enumerate(self.manifest.features.past):
             column = self._feature(panel, name, rows, times)
@@ -101,6 +103,14 @@ class Cutter:
         bad = ~np.isfinite(future)
         _reject(codes, bad.any(axis=(1, 2)), "future_known_not_finite")
         return np.where(bad, np.float32(0), future)
+
+    def _target(self, panel: Panel, rows: Ticks, known: Bool, codes: npt.NDArray[np.uint8]) -> F64:
+        """Return the truth over the horizon, 0 where it is not known [W, H]; reject windows that cannot be scored."""
+        truth = np.where(known, panel.numbers[self.manifest.target.name][rows].astype(np.float64), 0.0)
+        with np.errstate(over="ignore"):  # what float32 cannot hold could not be fed back either
+            bad = ~np.isfinite(truth.astype(np.float32))
+        _reject(codes, bad.any(axis=1), "target_not_finite")
+        return np.where(bad, 0.0, truth)
 
     def _feature(self, panel: Panel, name: str, rows: Ticks, times: F32) -> F32:
         """Return a feature of each step, of a column or of the time [W, steps]."""

@@ -17,9 +17,8 @@ from runner.freq import parse_freq
 from runner.long.cut import Cutter
 from runner.long.layout import LongLayout, match_long
 from runner.long.origins import Origins, Roll, bound, latest, rolling
-from runner.long.panel import Panel, read_panel
+from runner.long.panel import Panel, read_panels
 from runner.long.rows import StepForm, keys_of, window_form
-from runner.long.series import Seen, whole_series
 from runner.long.sort import Sorter, sort_megabytes
 from runner.long.text import few_words, refuse_claims
 from runner.manifest import Manifest
@@ -51,8 +50,10 @@ class LongFeed:
 
     def form(self, unit: Unit, file: pq.ParquetFile) -> Form:  # noqa: ARG002
         """Return the form that the job asks for."""
-        made = StepForm if self.job.output_layout != "windows" else window_form
-        return made(self.layouts[unit.path], self.manifest.bundle_id, self.job.fallback)
+        layout, bundle_id, fallback = self.layouts[unit.path], self.manifest.bundle_id, self.job.fallback
+        if self.job.output_layout == "windows":
+            return window_form(layout, bundle_id, fallback)
+        return StepForm(layout, bundle_id, fallback, self.manifest.horizon)
 
     def blocks(self, unit: Unit, file: pq.ParquetFile) -> Iterator[Block]:
         """Yield the windows of all series, in full blocks, whatever the file's row groups are."""
@@ -71,26 +72,26 @@ class LongFeed:
 
     def _cut(self, unit: Unit, file: pq.ParquetFile) -> Iterator[Block]:
         layout, rows_read = self.layouts[unit.path], 0
-        cutter = Cutter(self.manifest, layout.grid, self.job.window == "rolling", self.job.fallback is not None)
+        known, teacher = self.job.window == "rolling", self.job.mode == "teacher-forced"
+        cutter = Cutter(self.manifest, layout.grid, known, self.job.fallback is not None, teacher)
         with _naming(unit.path):
             for panel in self._panels(unit, file, layout):
                 rows_read += len(panel.ordinal)
                 for origins in self._origins(panel, layout):
-                    layout.grid.times(
-                        origins.step + self.manifest.horizon, panel.phase[origins.series]
-                    )  # it has to fit
+                    self._refuse_late(panel, origins, layout)
                     yield Block(keys_of(panel, origins, layout.grid), cutter.cut(panel, origins), rows_read)
                     rows_read = 0
 
+    def _refuse_late(self, panel: Panel, origins: Origins, layout: LongLayout) -> None:
+        """Refuse forecasts that reach beyond what the type of `ds` holds, here where the file is known."""
+        layout.grid.times(origins.step + self.manifest.horizon, panel.phase[origins.series])
+
     def _panels(self, unit: Unit, file: pq.ParquetFile, layout: LongLayout) -> Iterator[Panel]:
         refuse_claims(file.metadata, layout.words)
-        pieces, seen = read_steps(file, unit, layout.columns, self.stop), Seen()
+        pieces = read_steps(file, unit, layout.columns, self.stop)
         if self.sorter:
             pieces = self.sorter.sort(pieces, layout.unique_id, layout.ds)
-        for rows, starts in whole_series(pieces, layout.unique_id):
-            panel = read_panel(rows, starts, layout, self.manifest)
-            seen.add(panel.names)
-            yield panel
+        return read_panels(pieces, layout, self.manifest)
 
     def _origins(self, panel: Panel, layout: LongLayout) -> Iterator[Origins]:
         context, horizon, padded = self.manifest.context_length, self.manifest.horizon, self.manifest.past_observed

@@ -9,12 +9,13 @@ import pyarrow.types as pt
 from runner.calendar import calendar_names
 from runner.errors import FreerunError
 from runner.freq import Freq, Grid, grid_of
+from runner.long.recipe import Recipe
 from runner.long.text import is_text
-from runner.manifest import Manifest, Static
+from runner.manifest import Static
 from runner.schema import hive_keys
 
 NOTHING = Static()
-FLAGS = {"available_mask": 1, "mask": 0}
+FLAGS = {"available_mask": 1, "observed": 1, "mask": 0}
 """Columns that say which targets count, and the value that does."""
 
 
@@ -56,13 +57,13 @@ class LongLayout:
         return [*([self.unique_id] if is_text(self.id_type) else []), *self.categories.values()]
 
 
-def computed(manifest: Manifest) -> tuple[str, ...]:
+def computed(manifest: Recipe) -> tuple[str, ...]:
     """Return the features that no file brings along, because they follow from the time."""
     return calendar_names(manifest.calendar) if manifest.calendar else ()
 
 
 def match_long(
-    schema: pa.Schema, path: str, manifest: Manifest, columns: Mapping[str, str], freq: Freq
+    schema: pa.Schema, path: str, manifest: Recipe, columns: Mapping[str, str], freq: Freq
 ) -> tuple[LongLayout | None, list[str]]:
     """Find the roles among a file's columns.
 
@@ -89,7 +90,7 @@ def match_long(
     problems += _role_problems(columns, {"unique_id", "ds", "y", "target", *FLAGS, *numbers, *categories})
     if len(flags) > 1:
         problems.append(
-            "both 'mask' and 'available_mask' are there; 1 in mask = excluded, 1 in available_mask = counts"
+            f"{' and '.join(flags.values())} are there; give one (1 in mask = excluded, in the others 1 = counts)"
         )
     if problems:
         return None, problems
@@ -105,7 +106,7 @@ def match_long(
     return (None, problems) if problems else (layout, [])
 
 
-def _target_column(schema: pa.Schema, manifest: Manifest, columns: Mapping[str, str]) -> str:
+def _target_column(schema: pa.Schema, manifest: Recipe, columns: Mapping[str, str]) -> str:
     """Return the target's column: what `--column` says; else `y`; else its own name."""
     name = manifest.target.name
     for role in ("y", "target", name):

@@ -69,8 +69,39 @@ def latest(panel: Panel, context: int, *, padded: bool) -> Origins:
     return Origins(np.arange(len(panel)), step, row, reasons)
 
 
-def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, padded: bool) -> Iterator[Origins]:
-    """Yield the windows of all series, each with a whole horizon behind its origin, at most so many at once.
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """Rolling windows by number: those of the first series in the order of time, then those of the next.
+
+    Attributes:
+        panel: whole series.
+        stride: steps from one origin to the next.
+        series: place of each stretch's series: where steps are missing for long, it has several [s].
+        first: step of each stretch's first origin [s].
+        ends: windows of all stretches up to this one [s].
+        reasons: why a series has no window but is one reject, as codes into REASONS [n].
+    """
+
+    panel: Panel
+    stride: int
+    series: Index
+    first: Ticks
+    ends: Ticks
+    reasons: npt.NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def at(self, places: Index) -> Origins:
+        """Return the windows of these numbers [W], in the order given."""
+        stretch = np.searchsorted(self.ends, places, "right")
+        series, before = self.series[stretch], np.concatenate([[0], self.ends])[stretch]
+        step = self.first[stretch] + (places - before) * self.stride
+        return Origins(series, step, _rows(self.panel, series, step), self.reasons[series])
+
+
+def roll_over(panel: Panel, context: int, horizon: int, roll: Roll, *, padded: bool) -> Rolled:
+    """Find the windows of all series, each with a whole horizon behind its origin.
 
     An origin need not have a known target itself, but where no row at all is in the context, there is no window. A
     series that is too short for one window, or that has something wrong with it, is one reject.
@@ -80,7 +111,6 @@ def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, 
         context: steps that the encoder reads.
         horizon: steps that are forecast.
         roll: which origins.
-        most: windows at once.
         padded: a series too short for a whole context has one window nevertheless: the missing steps are not observed.
     """
     start, last_row = panel.starts[:-1], panel.last_known()
@@ -92,15 +122,18 @@ def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, 
     reasons = _marked(_marked(panel.reasons, none, "past_not_observed"), first > final, "series_too_short")
     first, final = _within(first, final, panel.phase, roll)
     of, begin, until = _stretches(panel, context, reasons == GOOD)
+    good = reasons[of] == GOOD
     begin = first[of] + np.maximum(-((first[of] - begin) // roll.stride), 0) * roll.stride
     count = np.maximum((np.minimum(final[of], until) - begin) // roll.stride + 1, 0)
-    begin, count = np.where(reasons[of] == GOOD, begin, end[of]), np.where(reasons[of] == GOOD, count, 1)
-    ends, regular = np.cumsum(count), panel.regular()
-    for begun in range(0, int(ends[-1]) if len(ends) else 0, most):
-        places = np.arange(begun, min(begun + most, int(ends[-1])))
-        stretch = np.searchsorted(ends, places, "right")
-        series, step = of[stretch], begin[stretch] + (places - (ends - count)[stretch]) * roll.stride
-        yield Origins(series, step, _rows(panel, series, step, regular), reasons[series])
+    begin, count = np.where(good, begin, end[of]), np.where(good, count, 1)
+    return Rolled(panel, roll.stride, of, begin, np.cumsum(count), reasons)
+
+
+def rolling(panel: Panel, context: int, horizon: int, roll: Roll, most: int, *, padded: bool) -> Iterator[Origins]:
+    """Yield what `roll_over` finds, at most so many windows at once."""
+    rolled = roll_over(panel, context, horizon, roll, padded=padded)
+    for begun in range(0, len(rolled), most):
+        yield rolled.at(np.arange(begun, min(begun + most, len(rolled))))
 
 
 def moment(text: str, kind: pa.DataType, flag: str) -> pa.Array:
@@ -154,17 +187,17 @@ def _stretches(panel: Panel, context: int, good: npt.NDArray[np.bool_]) -> tuple
         is not good is one stretch.
     """
     gap = np.diff(panel.ordinal) > context
-    gap &= np.repeat(good, panel.lengths)[1:]
+    gap &= np.repeat(good, np.diff(panel.starts))[1:]
     cuts = np.union1d(panel.starts[:-1], np.flatnonzero(gap) + 1)
     last = np.append(cuts[1:], len(panel.ordinal)) - 1
     return np.searchsorted(panel.starts, cuts, "right") - 1, panel.ordinal[cuts], panel.ordinal[last] + context - 1
 
 
-def _rows(panel: Panel, series: Index, step: Ticks, regular: npt.NDArray[np.bool_]) -> Ticks:
+def _rows(panel: Panel, series: Index, step: Ticks) -> Ticks:
     """Return the last row at or before each step [W]."""
     start = panel.starts[series]
     row = start + step - panel.ordinal[start]
-    for place in np.unique(series[~regular[series]]):
+    for place in np.unique(series[~panel.regular[series]]):
         own = series == place
         rows = panel.ordinal[panel.starts[place] : panel.starts[place + 1]]
         row[own] = panel.starts[place] + np.searchsorted(rows, step[own], "right") - 1

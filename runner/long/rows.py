@@ -36,11 +36,13 @@ class StepForm:
         layout: of the input.
         bundle_id: who made the forecasts.
         fallback: what fills rejects.
+        rows_a_window: H.
     """
 
     layout: LongLayout
     bundle_id: str
     fallback: str | None
+    rows_a_window: int
 
     @property
     def schema(self) -> pa.Schema:

@@ -16,12 +16,15 @@ LONGEST_SERIES = 64 << 20
 """Bytes of the rows of one series, which have to be in memory together: some two million steps."""
 
 
-def whole_series(pieces: Iterable[pa.RecordBatch], name: str) -> Iterator[tuple[pa.RecordBatch, Ticks]]:
+def whole_series(
+    pieces: Iterable[pa.RecordBatch], name: str, longest: int | None = LONGEST_SERIES
+) -> Iterator[tuple[pa.RecordBatch, Ticks]]:
     """Regroup rows so that no series is cut in two; what is held back grows with the longest series alone.
 
     Args:
         pieces: consecutive rows of a file.
         name: the column of the series.
+        longest: bytes that one may take; None where all of them are held anyway.
 
     Yields:
         Rows of whole series, text as dictionaries; where each series begins, and the end of the last one [n + 1].
@@ -42,7 +45,8 @@ def whole_series(pieces: Iterable[pa.RecordBatch], name: str) -> Iterator[tuple[
             first, last = int(starts[0]), int(starts[-2])
             yield piece.slice(first, last - first), starts[:-1] - first
         held.append(piece.slice(int(starts[-2])) if not held else piece)
-        _refuse_endless(held, name)
+        if longest is not None:
+            _refuse_endless(held, name, longest)
     if held:
         yield _joined(held)
 
@@ -90,14 +94,14 @@ def _name(rows: pa.RecordBatch, name: str, place: int) -> object:
     return rows.column(name)[place].as_py()
 
 
-def _refuse_endless(held: list[pa.RecordBatch], name: str) -> None:
+def _refuse_endless(held: list[pa.RecordBatch], name: str, longest: int) -> None:
     """Refuse a series that would take more memory than any should: a megabyte of Parquet can hold a thousand."""
     columns = (column for batch in held for column in batch.columns)
     size = sum(column.indices.nbytes if pt.is_dictionary(column.type) else column.nbytes for column in columns)
-    if size > LONGEST_SERIES:
+    if size > longest:
         got = f"{sum(batch.num_rows for batch in held):,} rows and more of series {_name(held[0], name, 0)!r}"
         remedy = "leave its oldest rows out, or cut it into several series"
-        expected = f"at most {LONGEST_SERIES >> 20} MiB"
+        expected = f"at most {longest >> 20} MiB"
         raise InputError(
             explain("a series is too long to be held in memory", got=got, expected=expected, remedy=remedy)
         )

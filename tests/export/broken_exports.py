@@ -9,8 +9,8 @@ from export.bundle_writer import CertifiedForm, certificate_of, draft_manifest, 
 from export.certify import Certificate, first_windows, losses_of, production_loop
 from export.forms import make_form
 from export.graphs import convert
+from export.source import trainable
 from export.training import evaluate
-from export.windows import trainable
 from runner.gap.windows import digest_of
 
 

@@ -16,8 +16,8 @@ from export.anatomy import dissect
 from export.graphs import convert
 from export.keras_machine import machine_of_keras
 from export.model_file import LARGEST_CONFIG, open_model, refuse_untrusted
+from export.source import trainable
 from export.training import free_running
-from export.windows import trainable
 from runner.errors import CertificationError, InputError, UsageError
 from runner.gap.machine import unroll
 from runner.schema import Sizes

@@ -14,8 +14,8 @@ from export.forms import make_form
 from export.graphs import convert
 from export.model import BASE
 from export.quantize import certified_int8
+from export.source import trainable
 from export.training import evaluate, free_running, teacher_forced, train
-from export.windows import trainable
 from runner.errors import UsageError
 
 

@@ -20,8 +20,8 @@ from export.mixed import mixed_model
 from export.model import BASE, build
 from export.pipeline import start_tensorflow
 from export.quantize import certified_int8
+from export.source import trainable
 from export.training import evaluate, free_running, teacher_forced, train
-from export.windows import trainable
 from runner.audit import audit_graph, fused_signature
 
 SEASON = 7

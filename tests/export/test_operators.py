@@ -6,6 +6,7 @@ count, scaling, start value and kind of data stands beside each other one. Besid
 
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import pytest
 
@@ -17,7 +18,7 @@ from export.graphs import convert
 from export.model import build
 from export.pipeline import start_tensorflow
 from runner.audit import audit_graph, signature
-from runner.manifest import Graph
+from runner.manifest import Category, Graph, Static
 from runner.operators import OPERATORS
 from runner.schema import Sizes
 from teams import CONTEXT, FEATURES, HORIZON, MODELS
@@ -33,6 +34,8 @@ KINDS = [
 ]
 
 
+STATIC = Static(numbers=("s0",), categories=(Category(name="c", values=("a", "b")),))
+"""Of the kinds with a linear base, which does not look at them."""
 OTHER = "Dense layers with other activations"
 TEAMS = ["bidirectional encoder and attention", "Bahdanau attention", "Dropout and LayerNormalization", OTHER]
 TEAMS += ["GRU", "GRU, reset_after=False", "SimpleRNN"]
@@ -44,7 +47,9 @@ def built(train_windows, statistics):
         config = TrainConfig(units=units, scaling=scaling, start=start, base=base)
         start_tensorflow(config.seed)
         sizes = train_windows.sizes if future else replace(train_windows.sizes, future=0)
-        models = build(config, sizes, statistics, 0, flagged=flagged)
+        sizes = replace(sizes, static=STATIC if base == "linear" else None)
+        measured = replace(statistics, static_location=np.ones(1), static_scale=np.ones(1))
+        models = build(config, sizes, measured, 0, flagged=flagged)
         yield f"{units} {scaling} {start} {base}", config, sizes, models, scaling
 
 

@@ -13,8 +13,8 @@ from export.examples import context_inputs
 from export.model import BASE, build
 from export.pipeline import start_tensorflow
 from export.release import Unreleased, release
+from export.source import trainable
 from export.training import evaluate, free_running, teacher_forced
-from export.windows import trainable
 from runner.cli import cli as freerun
 from runner.schema import Sizes
 from runner.score import naive_seasonal

@@ -9,9 +9,9 @@ import tensorflow as tf
 from export.config import TrainConfig
 from export.examples import batches, context_inputs, future_inputs, start_values, teacher_values
 from export.mixed import mixed_model
+from export.source import trainable
 from export.strategies import generators, stretch, teacher_share, uses
 from export.training import free_running, teacher_forced
-from export.windows import trainable
 
 ROWS, HORIZON = 400, 12
 

@@ -8,8 +8,9 @@ from export.checkpoints import WorkFolder
 from export.examples import batches, start_values
 from export.model import build
 from export.pipeline import start_tensorflow
+from export.source import trainable
 from export.training import evaluate, free_running, teacher_forced, train
-from export.windows import measure, trainable
+from export.windows import measure
 from runner.errors import UsageError
 
 

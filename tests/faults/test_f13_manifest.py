@@ -17,25 +17,31 @@ from runner.stop import Stop
 
 FOR_THE_RECORD = {
     "name", "created_at", "season_length", "target", "start", "scaling", "excluded_share", "certified", "tolerances",
-    "producers",
+    "producers", "freq",
 }  # fmt: skip
 """What no file of the bundle contradicts, as names of features and losses: only the id pins it."""
 MEMORY = {"encoder_output": "keys", "step_input": "keys", "shape": [3]}
-MAY_BE_NULL = {"season_length", "fused", "value", "masked_mse", "observed_mse"}
+MAY_BE_NULL = {"season_length", "fused", "value", "masked_mse", "observed_mse", "freq"}
 BUSY = 3.0
 """A machine that runs other things at the same time may take so many times as long."""
 OTHER_TYPES = (None, True, 1.5, 10**30, "text", [], {}, [[]], {"was": 1})
 
 
 @pytest.fixture(scope="module")
-def values(tiny, full_bundle):
-    """Return the manifest of a bundle that holds all there can be."""
-    return tiny.read_manifest(full_bundle)
+def whole_bundle(tiny, tmp_path_factory):
+    """Return a bundle that holds all there can be."""
+    folder = tmp_path_factory.mktemp("bundle") / "whole"
+    return tiny.make_bundle(folder, fused=True, int8=True, static=True, freq="h")
+
+
+@pytest.fixture(scope="module")
+def values(tiny, whole_bundle):
+    return tiny.read_manifest(whole_bundle)
 
 
 @pytest.fixture
-def bundle(full_bundle, tmp_path):
-    return shutil.copytree(full_bundle, tmp_path / "bundle")
+def bundle(whole_bundle, tmp_path):
+    return shutil.copytree(whole_bundle, tmp_path / "bundle")
 
 
 @pytest.fixture
@@ -114,15 +120,14 @@ def test_f13_no_value_of_another_type_is_taken_and_the_place_is_named(values, re
 
 
 def test_f13_no_key_can_be_left_out_but_those_that_need_not_be_there(values, refusal):
-    optional = {("others",), ("season_length",), ("control_flow",), ("start", "value"), ("mask", "excluded")}
+    optional = {("others",), ("season_length",), ("control_flow",), ("start", "value"), ("mask", "excluded"), ("freq",)}
+    optional |= {("static", "categories", place, "unknown") for place in (0, 1)}
     for path in places(values):
         if isinstance(path[-1], str) and path != ("bundle_id",):
             message = refusal(without(values, path))
             assert (message is None) == (path in optional or "producers" in path[:-1]), (path, message)
-            assert message is None or path[-1] in message or "int8" in message or "format version" in message, (
-                path,
-                message,
-            )
+            told = (path[-1], path[0], "int8", "format version")
+            assert message is None or any(word in message for word in told), (path, message)
 
 
 def test_f13_no_key_can_be_added_anywhere(values, refusal):
@@ -140,7 +145,7 @@ def test_f13_every_value_that_says_something_about_the_files_is_held_against_the
         good = at(values, path)
         if path != ("bundle_id",) and not isinstance(good, dict) and good not in (None, []):
             message = refusal(changed(values, path, another(good)))
-            recorded = path[0] in FOR_THE_RECORD or path[0] == "features" or "certified" in path
+            recorded = path[0] in {*FOR_THE_RECORD, "features", "static"} or "certified" in path
             assert recorded or message is not None, path
             assert message is None or "\n" in message, (path, message)
 
@@ -161,7 +166,7 @@ def test_f13_every_value_that_says_something_about_the_files_is_held_against_the
         (("encoder", "bytes"), 1, ["encoder.onnx is too large", "expected: at most 1"]),
         (("golden", "file"), "other.parquet", ["other.parquet is missing", "golden.parquet is not in the manifest"]),
         (("format_version",), 5, ["got: 5", "expected: 1 or 2 or 3 or 4"]),
-        (("format_version",), 1, ["fused and precisions belong to format version 2"]),
+        (("format_version",), 1, ["static and freq belong to format version 4"]),
         (("control_flow",), ["Loop"], ["control_flow", "at most 0 items"]),
         (("context_length",), 1 << 30, ["context_length", "less than or equal to 1048576", "got 1073741824"]),
         (("horizon",), 0, ["horizon", "greater than or equal to 1", "got 0"]),

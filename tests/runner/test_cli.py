@@ -225,12 +225,14 @@ def test_every_flag_reaches_the_job(asked):
         "mode": "teacher-forced", "device": "cuda:1", "precision": "int8", "workers": 3, "batch_size": 7,
         "max_reject_rate": 0.5,
         "max_masked_mse": 2.5, "rescore": "none", "orphans": "prune", "rows_per_part": 10, "expect_bundle_id": "ab",
-        "timeout": 2.5, "max_memory": 700,
+        "timeout": 2.5, "max_memory": 700, "fallback": "last", "layout": "long", "window": "rolling", "stride": 3,
+        "freq": "h", "output_layout": "windows",
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in ("--" + name.replace("_", "-"), str(value))]
     job = asked(
-        "--out", "O", *words, "--column", "mask=m", "--only", "date=1", "--recheck", "--allow-empty", "--dry-run"
-    )
+        "--out", "O", *words, "--column", "mask=m", "--only", "date=1", "--recheck", "--allow-empty", "--dry-run",
+        "--from", "2026-01-01", "--to", "2026-01-02", "--sort",
+    )  # fmt: skip
     expected = {
         **flags,
         "columns": {"mask": "m"},
@@ -238,6 +240,9 @@ def test_every_flag_reaches_the_job(asked):
         "recheck": True,
         "allow_empty": True,
         "dry_run": True,
+        "origin_from": "2026-01-01",
+        "origin_to": "2026-01-02",
+        "sort": True,
     }
     assert job.options() == expected
     assert (str(job.bundle), job.input, str(job.out)) == ("B", "IN", "O")

@@ -311,3 +311,30 @@ def test_a_manifest_of_version_2_has_one_target(values):
         closed({**{key: value for key, value in values.items() if key != "others"}, "format_version": 2})
     )
     assert (found.format_version, found.targets, found.cells) == (2, (found.target,), found.horizon)
+
+
+def test_static_features_have_names_and_words_of_their_own(tiny, static_bundle):
+    values = tiny.read_manifest(static_bundle)
+    found = parse_manifest(closed(values))
+    assert found.static.names == ("size", "shop", "kind")
+    assert found.static_width == 3
+    assert "static and freq belong to format version 4" in refusal(closed({**values, "format_version": 3}))
+    shop = values["static"]["categories"][0]
+    for spoilt, told in (
+        ({"numbers": ["size", "shop"], "categories": [shop]}, "one of them twice: size, shop, shop"),
+        ({"numbers": [], "categories": []}, "static names no feature"),
+        ({"numbers": [], "categories": [{**shop, "values": ["a", "b", "a"]}]}, "category shop name one twice"),
+        ({"numbers": [], "categories": [{**shop, "values": []}]}, "static.categories.0.values"),
+        ({"numbers": [], "categories": [{**shop, "unknown": "guess"}]}, "static.categories.0.unknown"),
+    ):
+        assert told in refusal(closed({**values, "static": spoilt}))
+
+
+def test_the_encoder_names_its_static_tensor_where_the_manifest_has_such_features_and_nowhere_else(
+    tiny, static_bundle, values
+):
+    static = tiny.read_manifest(static_bundle)
+    del static["encoder"]["tensors"]["static"]
+    assert "fp32 encoder names tensors" in refusal(closed(static))
+    values["encoder"]["tensors"]["static"] = "static"
+    assert "fp32 encoder names tensors" in refusal(closed(values))

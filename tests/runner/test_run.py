@@ -17,7 +17,7 @@ KEYS = {
     "already_done",
     "orphans", "this_run", "total", "warnings", "to_do", "history",
 }  # fmt: skip
-SUMMARY_KEYS = {"parts", "rows", "rejects", "masked_mse", "observed_mse", "per_step", "naive", "per_target"}
+SUMMARY_KEYS = {"parts", "rows", "rejects", "filled", "masked_mse", "observed_mse", "per_step", "naive", "per_target"}
 
 
 @pytest.fixture

@@ -366,9 +366,14 @@ def test_a_folder_for_a_while_is_no_data_for_readers_and_gone_in_the_end_with_al
 
 def test_a_folder_for_a_while_is_gone_where_its_user_fails_and_lies_in_the_partition_of_the_run(out):
     partition = OutputFolder(out.root, within=PurePosixPath("date=2026-11-23"))
-    with pytest.raises(KeyError), partition.scratch() as place:
-        assert [path.suffix for path in (out.root / "date=2026-11-23").iterdir()] == [TEMPORARY]
-        raise KeyError(place)
+
+    def fail():
+        with partition.scratch():
+            assert [path.suffix for path in (out.root / "date=2026-11-23").iterdir()] == [TEMPORARY]
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fail()
     assert inside(out) == []
 
 

@@ -7,10 +7,16 @@ import pyarrow as pa
 import pytest
 
 from runner.batch import REASONS, WindowBatch
+from runner.manifest import Category, Static
 from runner.schema import Layout, Sizes
 from runner.validate import validate
 
 SIZES = Sizes(context=3, horizon=2, past=2, future=1)
+CATEGORIES = (
+    Category(name="shop", values=("north", "south")),
+    Category(name="kind", values=("open",), unknown="reserved"),
+)
+WITH_STATIC = Sizes(context=3, horizon=2, past=2, future=1, static=Static(numbers=("a", "b"), categories=CATEGORIES))
 F64 = pa.list_(pa.float64())
 NAN, INF = float("nan"), float("inf")
 TYPES = {
@@ -21,6 +27,9 @@ TYPES = {
     "mask": F64,
     "observed": F64,
     "decoder_input": F64,
+    "static": F64,
+    "shop": pa.string(),
+    "kind": pa.string(),
 }
 ROW = {
     "past": [[1.5, 2.0], [3.0, 4.0], [5.0, 6.0]],
@@ -30,15 +39,19 @@ ROW = {
     "mask": [0, 1],
     "observed": [1, 0],
     "decoder_input": [11.0, 12.0],
+    "static": [13.0, 14.0],
+    "shop": "south",
+    "kind": "open",
 }
 ALWAYS = ("past", "past_observed", "future_known", "target")
 
 
-def checked(*rows, roles=(*ALWAYS, "mask"), flags_past=True, teacher=False):
-    columns = {role: pa.array([row[role] for row in rows], TYPES[role]) for role in roles}
-    layout = Layout({role: role for role in roles}, (), ())
+def checked(*rows, roles=(*ALWAYS, "mask"), flags_past=True, teacher=False, sizes=SIZES):
+    words = tuple(category.name for category in sizes.categories)
+    columns = {role: pa.array([row[role] for row in rows], TYPES[role]) for role in (*roles, *words)}
+    layout = Layout({role: role for role in roles}, (), (), words)
     batch = pa.RecordBatch.from_pydict(columns)
-    return validate(batch, layout, SIZES, flags_past=flags_past, teacher=teacher)
+    return validate(batch, layout, sizes, flags_past=flags_past, teacher=teacher)
 
 
 def reasons(windows):
@@ -55,6 +68,9 @@ def spoiled(reason, role, value, **options):
 
 
 WITH_OBSERVED = {"roles": (*ALWAYS, "observed")}
+STATIC = {"roles": (*ALWAYS, "static"), "sizes": WITH_STATIC}
+SERIES = {"step_duplicate", "step_unordered", "step_off_grid", "series_too_short"}
+"""Reasons that no row has which is a window."""
 WITH_TEACHER = {"roles": (*ALWAYS, "mask", "decoder_input"), "teacher": True}
 CASES = [
     spoiled("past_missing", "past", None),
@@ -86,6 +102,10 @@ CASES = [
         spoiled("decoder_input_not_finite", "decoder_input", [11.0, bad], **WITH_TEACHER)
         for bad in (NAN, INF, None, 1e39)
     ),
+    spoiled("static_missing", "static", None, **STATIC),
+    spoiled("static_shape", "static", [13.0], **STATIC),
+    *(spoiled("static_not_finite", "static", [13.0, bad], **STATIC) for bad in (NAN, INF, None, 1e39)),
+    *(spoiled("category_unknown", "shop", bad, **STATIC) for bad in ("east", "", "North", None)),
 ]
 
 
@@ -103,7 +123,21 @@ def test_a_row_is_rejected_for_this_reason_and_its_neighbours_are_unchanged(reas
 
 def test_every_reason_that_a_column_can_give_is_tested_here():
     tested = {case.values[0] for case in CASES}
-    assert tested == set(REASONS) - {"", "prediction_not_finite"}
+    assert tested == set(REASONS) - {"", "prediction_not_finite"} - SERIES
+
+
+def test_static_features_are_the_numbers_and_then_the_places_of_the_words():
+    rows = [ROW, {**ROW, "shop": "north", "kind": "shut"}, {**ROW, "kind": None}]
+    windows = checked(*rows, **STATIC)
+    assert reasons(windows) == ["", "", ""]
+    assert windows.static.tolist() == [[13, 14, 2, 1], [13, 14, 1, 0], [13, 14, 2, 0]]
+    assert windows.static.dtype == np.float32
+    assert checked(*rows).static is None
+
+
+def test_words_alone_are_static_features_too():
+    sizes = Sizes(3, 2, 2, 1, static=Static(categories=CATEGORIES))
+    assert checked(ROW, sizes=sizes).static.tolist() == [[2, 1]]
 
 
 def test_good_rows_come_out_as_they_are():

@@ -39,7 +39,8 @@ def test_a_good_folder_has_no_problem_and_all_its_rows(out):
 
 
 @pytest.mark.parametrize(
-    "options", [{"rows_per_part": 60}, {"mode": "teacher-forced"}, {"columns": {"target": "target"}}]
+    "options",
+    [{"rows_per_part": 60}, {"mode": "teacher-forced"}, {"columns": {"target": "target"}}, {"fallback": "last"}],
 )
 def test_the_report_is_held_against_the_parts_of_its_own_options(tiny_bundle, dataset, tmp_path, score, options):
     score(tiny_bundle, dataset, tmp_path / "out", **options)
@@ -95,7 +96,7 @@ def test_a_ledger_that_is_lost_is_no_fault_and_then_the_report_is_not_held_again
     assert "_ledger.json is lost" in found.notes[0]
 
 
-@pytest.mark.parametrize("key", ["mode", "columns", "rows_per_part", "precision"])
+@pytest.mark.parametrize("key", ["mode", "columns", "rows_per_part", "precision", "layout"])
 def test_a_report_whose_options_are_incomplete_is_told(out, key):
     edit(out / "_report.json", lambda report: report["options"].pop(key))
     assert look(out).problems == (f"_report.json: options without {key}",)
