@@ -36,7 +36,7 @@ def noons(count, zone=BERLIN):
 
 GRIDS = {
     "days in a zone": ("D", pa.array(noons(24), pa.timestamp("us", "Europe/Berlin"))),
-    "months": ("MS", pa.array([date(2025 + s // 12, s % 12 + 1, 1) for s in range(24)], pa.timestamp("ns"))),
+    "months": ("MS", pa.array([date(2025 + s // 12, s % 12 + 1, 1) for s in range(24)]).cast(pa.timestamp("ns"))),
     "ends of months": ("ME", pa.array([date(2025 + s // 12, s % 12 + 1, 1) - timedelta(days=1) for s in range(24)])),
     "quarters": ("QS", pa.array([date(2020 + step // 4, step % 4 * 3 + 2, 1) for step in range(24)])),
     "years": ("YE", pa.array([date(2000 + step, 12, 31) for step in range(24)])),

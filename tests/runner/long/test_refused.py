@@ -115,7 +115,7 @@ def test_both_flags_are_refused(long, refused, rows):
     table = long.table_of(rows)
     flags = pa.array(np.ones(len(table), np.int8))
     told = refused(table.append_column("mask", flags).append_column("available_mask", flags), others=False)
-    assert "both 'mask' and 'available_mask' are there" in told
+    assert "available_mask and mask are there; give one" in told
 
 
 def test_a_time_beyond_all_arithmetic_is_refused_with_its_series(score_rows):
