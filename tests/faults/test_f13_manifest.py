@@ -17,11 +17,11 @@ from runner.stop import Stop
 
 FOR_THE_RECORD = {
     "name", "created_at", "season_length", "target", "start", "scaling", "excluded_share", "certified", "tolerances",
-    "producers", "freq",
+    "producers", "freq", "calendar",
 }  # fmt: skip
 """What no file of the bundle contradicts, as names of features and losses: only the id pins it."""
 MEMORY = {"encoder_output": "keys", "step_input": "keys", "shape": [3]}
-MAY_BE_NULL = {"season_length", "fused", "value", "masked_mse", "observed_mse", "freq"}
+MAY_BE_NULL = {"season_length", "fused", "value", "masked_mse", "observed_mse", "freq", "calendar"}
 BUSY = 3.0
 """A machine that runs other things at the same time may take so many times as long."""
 OTHER_TYPES = (None, True, 1.5, 10**30, "text", [], {}, [[]], {"was": 1})
@@ -31,7 +31,14 @@ OTHER_TYPES = (None, True, 1.5, 10**30, "text", [], {}, [[]], {"was": 1})
 def whole_bundle(tiny, tmp_path_factory):
     """Return a bundle that holds all there can be."""
     folder = tmp_path_factory.mktemp("bundle") / "whole"
-    return tiny.make_bundle(folder, fused=True, int8=True, static=True, freq="h")
+    return tiny.make_bundle(
+        folder,
+        fused=True,
+        int8=True,
+        static=True,
+        freq="h",
+        calendar={"features": ["hour", "holiday"], "holidays": ["2026-12-25"]},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +127,15 @@ def test_f13_no_value_of_another_type_is_taken_and_the_place_is_named(values, re
 
 
 def test_f13_no_key_can_be_left_out_but_those_that_need_not_be_there(values, refusal):
-    optional = {("others",), ("season_length",), ("control_flow",), ("start", "value"), ("mask", "excluded"), ("freq",)}
+    optional = {
+        ("others",),
+        ("season_length",),
+        ("control_flow",),
+        ("start", "value"),
+        ("mask", "excluded"),
+        ("freq",),
+        ("calendar",),
+    }
     optional |= {("static", "categories", place, "unknown") for place in (0, 1)}
     for path in places(values):
         if isinstance(path[-1], str) and path != ("bundle_id",):
@@ -166,7 +181,7 @@ def test_f13_every_value_that_says_something_about_the_files_is_held_against_the
         (("encoder", "bytes"), 1, ["encoder.onnx is too large", "expected: at most 1"]),
         (("golden", "file"), "other.parquet", ["other.parquet is missing", "golden.parquet is not in the manifest"]),
         (("format_version",), 5, ["got: 5", "expected: 1 or 2 or 3 or 4"]),
-        (("format_version",), 1, ["static and freq belong to format version 4"]),
+        (("format_version",), 1, ["static, freq and calendar belong to format version 4"]),
         (("control_flow",), ["Loop"], ["control_flow", "at most 0 items"]),
         (("context_length",), 1 << 30, ["context_length", "less than or equal to 1048576", "got 1073741824"]),
         (("horizon",), 0, ["horizon", "greater than or equal to 1", "got 0"]),

@@ -318,7 +318,7 @@ def test_static_features_have_names_and_words_of_their_own(tiny, static_bundle):
     found = parse_manifest(closed(values))
     assert found.static.names == ("size", "shop", "kind")
     assert found.static_width == 3
-    assert "static and freq belong to format version 4" in refusal(closed({**values, "format_version": 3}))
+    assert "static, freq and calendar belong to format version 4" in refusal(closed({**values, "format_version": 3}))
     shop = values["static"]["categories"][0]
     for spoilt, told in (
         ({"numbers": ["size", "shop"], "categories": [shop]}, "one of them twice: size, shop, shop"),

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,6 @@ import pytest
 
 from runner.batch import join
 from runner.bundle import audit_bundle, open_bundle
-from runner.config import Job
 from runner.device import Device
 from runner.errors import BundleError, ExitCode
 from runner.forecaster import open_loop
@@ -184,14 +182,6 @@ def test_the_list_may_have_another_name_and_the_words_may_not(static_bundle, dat
     assert "sizes" not in pq.read_schema(tmp_path / "a" / "a.parquet").names
     done = freerun("score", static_bundle, folder, "--out", tmp_path / "b", "--column", "shop=note")
     assert done.code == ExitCode.USAGE
-
-
-def test_parts_that_were_made_before_there_was_such_a_role_stay_true():
-    plain = Job(Path("b"), "in", Path("out"))
-    assert "static" not in plain.numbers()["columns"]
-    mapped = replace(plain, columns={"static": "sizes"})
-    assert mapped.numbers()["columns"]["static"] == "sizes"
-    assert mapped.numbers_digest() != plain.numbers_digest()
 
 
 def test_a_bundle_without_static_features_overlooks_such_a_column_whatever_its_type():
