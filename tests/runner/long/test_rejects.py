@@ -248,3 +248,13 @@ def test_a_gap_of_a_hundred_years_takes_no_more_time_than_its_rows(long, score_r
     before = [rows[5]["ds"] + timedelta(seconds=step) for step in range(6)]
     assert origins == [*before, *(rows[place]["ds"] for place in (6, 7))]
     assert report["this_run"]["rejects"] == {"future_known_missing": 6}
+
+
+@pytest.mark.parametrize(("next_row", "left_out"), [(11, []), (12, [11]), (14, [11, 12, 13])])
+def test_a_context_without_any_row_makes_no_rolling_window(long, score_rows, next_row, left_out):
+    rows = long.make_rows(6, (30,), ahead=0, holes=0)
+    kept = [row for place, row in enumerate(rows) if place <= 5 or place >= next_row]
+    report, part = score_rows(kept, "--window", "rolling", "--fallback", "last")
+    origins = [(time - long.begin) // long.hour for time in sorted(set(part["origin"].to_pylist()))]
+    assert origins == [place for place in range(C - 1, 30 - H) if place not in left_out]
+    assert "past_not_observed" not in report["this_run"]["rejects"]
