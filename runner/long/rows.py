@@ -6,9 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from runner.batch import F32, GOOD, Bool
+from runner.batch import F32, GOOD, Bool, Index
 from runner.freq import Grid
-from runner.long.layout import LongLayout
+from runner.long.layout import LongLayout, is_text
 from runner.long.origins import Origins
 from runner.long.panel import Panel
 from runner.writer import BUNDLE, REASON, SOURCE, WindowForm, repeated, sources, words
@@ -48,7 +48,9 @@ class StepForm:
     def schema(self) -> pa.Schema:
         """Return the columns."""
         kind = self.layout.grid.kind
-        keys = [("unique_id", self.layout.id_type), ("ds", kind), ("step", pa.int32()), ("origin", kind)]
+        named = self.layout.id_type
+        named = pa.dictionary(pa.int32(), named) if is_text(named) else named
+        keys = [("unique_id", named), ("ds", kind), ("step", pa.int32()), ("origin", kind)]
         return pa.schema(
             [*(pa.field(*key) for key in keys), pa.field("prediction", pa.float32()), SOURCE, REASON, BUNDLE]
         )
@@ -63,7 +65,7 @@ class StepForm:
         origin, phase = (np.asarray(keys.column(name))[each] for name in (STEP, PHASE))
         nothing = ~((reasons == GOOD) | filled)[each]
         columns = [
-            keys.column("unique_id").take(pa.array(each)),
+            _each(keys.column("unique_id"), each),
             self.layout.grid.times(origin + step, phase),
             pa.array(step.astype(np.int32)),
             keys.column("origin").take(pa.array(each)),
@@ -73,6 +75,11 @@ class StepForm:
             repeated(self.bundle_id, len(each)),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+
+def _each(names: pa.Array, places: Index) -> pa.Array:
+    """Return names as often as wanted; text as a dictionary, of which Parquet needs no more than the places."""
+    return (names.dictionary_encode() if is_text(names.type) else names).take(pa.array(places))
 
 
 def window_form(layout: LongLayout, bundle_id: str, fallback: str | None) -> WindowForm:
