@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from runner.batch import F32, GOOD, Bool, Index
 from runner.freq import Grid
-from runner.long.layout import LongLayout, is_text
+from runner.long.layout import LongLayout
 from runner.long.origins import Origins
 from runner.long.panel import Panel
+from runner.long.text import is_text
 from runner.writer import BUNDLE, REASON, SOURCE, WindowForm, repeated, sources, words
 
 STEP, PHASE = "step", "phase"
