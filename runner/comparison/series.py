@@ -10,7 +10,7 @@ from runner.errors import InputError, UsageError, explain
 from runner.freq import parse_freq
 from runner.long.cut import Cutter
 from runner.long.layout import LongLayout, match_long
-from runner.long.origins import Origins, Roll, bound, rolling
+from runner.long.origins import Origins, Roll, roll_of, rolling
 from runner.long.panel import Panel, read_panels
 from runner.manifest import Manifest
 from runner.parts import Unit
@@ -32,10 +32,9 @@ class Cutting:
         """Return it on a file's time grid.
 
         Raises:
-            UsageError: a bound is no time of the data.
+            UsageError: a bound is no time of the data, or they are the wrong way round.
         """
-        first, last = bound(self.origin_from, layout.grid, "--from"), bound(self.origin_to, layout.grid, "--to")
-        return Roll(self.stride, first, last)
+        return roll_of(self.stride, self.origin_from, self.origin_to, layout.grid)
 
 
 @dataclass(frozen=True, slots=True)

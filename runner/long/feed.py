@@ -16,7 +16,7 @@ from runner.feed import Block
 from runner.freq import parse_freq
 from runner.long.cut import Cutter
 from runner.long.layout import LongLayout, match_long
-from runner.long.origins import Origins, Roll, bound, latest, rolling
+from runner.long.origins import Origins, latest, roll_of, rolling
 from runner.long.panel import Panel, read_panels
 from runner.long.rows import StepForm, keys_of, window_form
 from runner.long.sort import Sorter, sort_megabytes
@@ -99,8 +99,7 @@ class LongFeed:
         if self.job.window == "latest":
             yield from latest(panel, context, padded=padded).portions(most)
         else:
-            first = bound(self.job.origin_from, layout.grid, "--from")
-            roll = Roll(self.job.stride, first, bound(self.job.origin_to, layout.grid, "--to"))
+            roll = roll_of(self.job.stride, self.job.origin_from, self.job.origin_to, layout.grid)
             yield from rolling(panel, context, horizon, roll, most, padded=padded)
 
 
@@ -132,8 +131,7 @@ def long_feed(
             words[path] = few_words(file.metadata, layout.words) if layout else []
         if layout:
             layouts[path] = layout
-            bound(job.origin_from, layout.grid, "--from")
-            bound(job.origin_to, layout.grid, "--to")
+            roll_of(job.stride, job.origin_from, job.origin_to, layout.grid)
     check_schemas(offenders)
     sorter = Sorter(out, stop, sort_megabytes(job.max_memory)) if job.sort else None
     return LongFeed(manifest, layouts, words, job, clock, stop, sorter)

@@ -152,8 +152,20 @@ def moment(text: str, kind: pa.DataType, flag: str) -> pa.Array:
         ) from error
 
 
-def bound(text: str | None, grid: Grid, flag: str) -> tuple[int, int] | None:
-    """Return the step and the phase of a time of the command line."""
+def roll_of(stride: int, origin_from: str | None, origin_to: str | None, grid: Grid) -> Roll:
+    """Return what the command line says of rolling windows, on a time grid.
+
+    Raises:
+        UsageError: a bound is no time of the data, or the last one lies before the first.
+    """
+    first, last = _bound(origin_from, grid, "--from"), _bound(origin_to, grid, "--to")
+    if first is not None and last is not None and last < first:
+        raise UsageError(explain("--to lies before --from", got=f"--from {origin_from} --to {origin_to}"))
+    return Roll(stride, first, last)
+
+
+def _bound(text: str | None, grid: Grid, flag: str) -> tuple[int, int] | None:
+    """Return the step and the phase of a time."""
     if text is None:
         return None
     step, phase = grid.read(moment(text, grid.kind, flag))

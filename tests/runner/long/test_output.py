@@ -40,6 +40,10 @@ def test_parts_of_one_window_are_history_to_a_run_of_another(long, tiny_bundle, 
         (("--layout", "long", "--freq", "fortnight"), "the frequency is not understood"),
         (("--layout", "long", "--freq", "h", "--mode", "teacher-forced"), "--window rolling"),
         (("--layout", "long", "--freq", "h", "--window", "rolling", "--from", "noon"), "--from is no time of the data"),
+        (
+            ("--layout", "long", "--freq", "h", "--window", "rolling", "--from", "2026-03-30", "--to", "2026-03-29"),
+            "--to lies before --from",
+        ),
         (("--column", "load=y"), "expected ROLE=NAME, where ROLE is one of"),
     ],
 )  # fmt: skip
