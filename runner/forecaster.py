@@ -160,12 +160,13 @@ def replay_golden(forecaster: Forecaster, audited: AuditedBundle, precision: Pre
         raise BundleError(explain(f"the graphs of {audited.path} do not run", got=error)) from error
     difference = float(np.max(np.abs(found - golden.certified) / np.tile(manifest.scales, manifest.horizon)))
     if not difference <= manifest.tolerances.golden:  # NaN is no agreement either
+        other = "--precision fp32 where the processor has no VNNI, or " if precision == "int8" else ""
         raise BundleError(
             explain(
                 "the golden windows do not come out as certified on this machine",
                 got=f"a largest difference of {difference:.3g} deviations of the target",
                 expected=f"at most {manifest.tolerances.golden:.3g}",
-                remedy="use the onnxruntime version that the manifest names, or export the bundle again",
+                remedy=f"{other}use the onnxruntime version that the manifest names, or export the bundle again",
             )
         )
     return difference

@@ -154,7 +154,8 @@ def test_the_fused_graph_is_written_out_and_passes_the_audit(forms, precision):
     assert not {"GRU", "RNN", "LSTM", "Loop"} & set(operators(content))
 
 
-def test_int8_forecasts_nearly_the_same_and_no_row_depends_on_its_batch(tiny, forms):
+def test_int8_forecasts_nearly_the_same_and_no_row_depends_on_its_batch(tiny, forms, exact_integers):
+    exact_integers()
     manifest, made = forms
     exact, fused = (tiny.run_graph(made[precision].fused) for precision in ("fp32", "int8"))
     names, batch = manifest.fused_tensors(), windows(64)

@@ -151,7 +151,8 @@ def test_other_recurrences_equal_their_operator_and_their_definition(name, batch
 
 @pytest.mark.parametrize("with_state", [False, True], ids=["from zero", "from a state"])
 @pytest.mark.parametrize("name", GATED)
-def test_other_recurrences_in_int8_differ_by_rounding_and_no_row_by_its_neighbours(name, with_state):
+def test_other_recurrences_in_int8_differ_by_rounding_and_no_row_by_its_neighbours(name, with_state, exact_integers):
+    exact_integers()
     model, feeds = gated(name, 5, with_state=with_state), draw_feeds(5, 64, with_state=with_state)
     written = unroll(model, "int8")
     whole = run(written, feeds)
@@ -165,7 +166,8 @@ def test_other_recurrences_in_int8_differ_by_rounding_and_no_row_by_its_neighbou
 
 @pytest.mark.parametrize("cell", ["fp32", "int8"])
 @pytest.mark.parametrize("name", GATED)
-def test_other_recurrences_without_a_bias(name, cell):
+def test_other_recurrences_without_a_bias(name, cell, exact_integers):
+    exact_integers(cell)
     model, feeds = gated(name, 3, with_state=False, bias=False), draw_feeds(3, 7)
     assert_close(run(unroll(model, cell), feeds)["h"], run(model, feeds)["h"], 1e-6 if cell == "fp32" else 0.03)
 
@@ -192,7 +194,8 @@ def test_a_missing_bias_counts_as_zero(cell):
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize(("cell", "bound"), [("fp32", 1e-6), ("int8", 0.02)])
-def test_two_layers_one_on_the_others_sequence(batch, cell, bound):
+def test_two_layers_one_on_the_others_sequence(batch, cell, bound, exact_integers):
+    exact_integers(cell)
     first, kept = lstm("a", draw_gates(0), "x", ["y1", "", ""])
     flat = helper.make_node("Squeeze", ["y1", "axis"], ["between"])
     second, more = lstm("b", draw_gates(1, U), "between", ["y", "h", "c"])
@@ -282,7 +285,8 @@ def test_the_given_graph_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("with_state", [False, True], ids=["from zero", "from a state"])
-def test_int8_differs_by_what_rounding_explains(with_state):
+def test_int8_differs_by_what_rounding_explains(with_state, exact_integers):
+    exact_integers()
     model, feeds = single(5, with_state=with_state), draw_feeds(5, 64, with_state=with_state)
     expected, found = run(model, feeds), run(unroll(model, "int8"), feeds)
     for name in expected:
