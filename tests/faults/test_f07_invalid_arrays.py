@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import runner.pipeline
+import runner.feed
 from campaigns.parquet_files import GROUP, as_lists, make_bases
 from campaigns.scoring import NAME, opened
 from runner.config import Job
@@ -86,7 +86,7 @@ def test_f07_an_invalid_array_is_damage_in_its_row_group_and_no_array_of_it_is_l
     table = table.set_column(table.schema.get_field_index(name), name, typed(table[name], broken.type))
     source = tmp_path / NAME
     pq.write_table(table, source, row_group_size=ROWS)
-    reading, validate, seen = pq.ParquetFile.iter_batches, runner.pipeline.validate, []
+    reading, validate, seen = pq.ParquetFile.iter_batches, runner.feed.validate, []
 
     def faked(self, *arguments, row_groups, **options):
         for batch in reading(self, *arguments, row_groups=row_groups, **options):
@@ -98,7 +98,7 @@ def test_f07_an_invalid_array_is_damage_in_its_row_group_and_no_array_of_it_is_l
         return validate(batch, *arguments, **options)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", faked)
-    monkeypatch.setattr("runner.pipeline.validate", watched)
+    monkeypatch.setattr("runner.feed.validate", watched)
     report = run_job(Job(bundle, str(source), tmp_path / "out", rows_per_part=ROWS), Stop(), lambda *_: None)
     assert report.exit_code == 11
     assert f"{NAME} is damaged in row group 1" in report.error

@@ -119,7 +119,7 @@ PLACES = (
     "runner.execution.make_plan",
     "runner.forecaster.open_session",
     "runner.pipeline.read_ahead",
-    "runner.pipeline.validate",
+    "runner.feed.validate",
     "runner.batches.join",
     "runner.pipeline.score_block",
     "runner.pipeline.open_part",
