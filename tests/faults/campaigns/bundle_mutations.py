@@ -29,7 +29,8 @@ from runner.forecaster import Decoding, open_forecaster
 from runner.stop import Stop
 
 WORKERS = 2
-ADDRESS_SPACE = 6 << 30
+ADDRESS_SPACE = 5 << 30
+"""Bytes that a worker may map beside what it was forked with, which the tests before it decide."""
 LARGEST_MIB = 1024
 """Resident set of a worker that has tried many; a good bundle takes it to some 250."""
 SECONDS = 2.0
@@ -158,7 +159,8 @@ def _ended(code: int) -> str:
 
 def _work(told: Connection, files: Files, numbers: range, seed: int, folder: Path) -> None:
     """Try one mutation after the other, and tell of each."""
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + ADDRESS_SPACE, mapped + ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     bundle, canary = folder / "bundle", folder / "canary" / "secret"
     canary.parent.mkdir(parents=True, exist_ok=True)
