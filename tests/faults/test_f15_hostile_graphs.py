@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import time
+from pathlib import Path
 
 import onnx
 import pytest
@@ -23,7 +24,8 @@ BUSY = 3.0
 """A machine that runs other things at the same time may take so many times as long; processor time may not."""
 GROWTH_MIB = 600
 """A file of 10 MB may take 500 when it is parsed; all others stay far below."""
-ADDRESS_SPACE = 8 << 30
+ADDRESS_SPACE = 6 << 30
+"""Bytes that a process may map beside what it was forked with."""
 
 
 def spoilt(good, spoil, canary):
@@ -61,7 +63,8 @@ def alone(canary):
     """Return what opens a bundle in a process of its own, and checks all that is promised of it but the outcome."""
 
     def work(told, folder):
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + ADDRESS_SPACE, mapped + ADDRESS_SPACE))
         opened, touched, before, started = (
             watch_opens(folder),
             watch_folder(canary.parent),
