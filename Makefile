@@ -6,7 +6,7 @@ DEMO := build/demo
 UV := $(shell command -v uv 2>/dev/null)
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-export test-faults test-others check bench faults schema wheel clean
+.PHONY: demo test test-export-1 test-export-2 test-faults test-others check bench faults schema wheel clean
 
 demo: $(INSTALLED)
 	rm -rf $(DEMO)
@@ -19,13 +19,16 @@ demo: $(INSTALLED)
 		--model $(DEMO)/bundle.work/model.keras --epochs 1
 
 # In processes of their own, for the faults fork, and once TensorFlow is in a process it is none to fork from. Two at a time:
-# the exporter's take about as long as all others. Each shows what it found when it is done.
+# the exporter's, in two halves, take as long as all others and more. Each shows what it found when it is done.
 test: $(INSTALLED)
 	@echo "the tests of the exporter, and beside them the faults and all others: a quarter of an hour or so on two processors"
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-export test-faults test-others
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target test-export-1 test-export-2 test-faults test-others
 
-test-export: $(INSTALLED)
-	$(BIN)/python -m pytest -q tests/export
+test-export-1: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/export/test_[a-e]*.py
+
+test-export-2: $(INSTALLED)
+	$(BIN)/python -m pytest -q tests/export/test_[!a-e]*.py
 
 test-faults: $(INSTALLED)
 	$(BIN)/python -m pytest -q tests/faults
