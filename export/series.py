@@ -12,14 +12,14 @@ from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, explain
 from runner.freq import Grid, parse_freq
 from runner.long.cut import Cutter
-from runner.long.layout import LongLayout, match_long
+from runner.long.files import match_files, opened
+from runner.long.layout import LongLayout
 from runner.long.origins import Roll, Rolled, roll_over
-from runner.long.panel import Panel, join_panels, read_panel
+from runner.long.panel import Panel, join_panels, read_panels
 from runner.long.recipe import Recipe
-from runner.long.series import Seen, whole_series
 from runner.parts import Unit
 from runner.reader import block_size, read_steps
-from runner.schema import Sizes, check_schemas
+from runner.schema import Sizes
 from runner.stop import Stop
 
 
@@ -141,14 +141,7 @@ def _layouts(
     paths, grid = dataset.paths(), parse_freq(freq)
     if not paths:
         raise InputError(explain(f"no Parquet files in {text}", expected="*.parquet"))
-    layouts, offenders = {}, {}
-    for path in paths:
-        with dataset.open(path) as file:
-            layout, offenders[path] = match_long(file.schema_arrow, path, recipe, columns, grid)
-        if layout:
-            layouts[path] = layout
-    check_schemas(offenders)
-    return layouts
+    return match_files(dataset, paths, recipe, columns, grid)
 
 
 def _read(dataset: Dataset, path: str, layout: LongLayout, recipe: Recipe) -> Iterator[Panel]:
@@ -157,16 +150,10 @@ def _read(dataset: Dataset, path: str, layout: LongLayout, recipe: Recipe) -> It
     Raises:
         InputError: names the file.
     """
-    seen = Seen()
-    try:
-        with dataset.open(path, layout.words) as file:
-            pieces = read_steps(file, Unit(path, None, 0, 0, ""), layout.columns, Stop())
-            for rows, starts in whole_series(pieces, layout.unique_id, None):
-                panel = read_panel(rows, starts, layout, recipe)
-                seen.add(panel.names)
-                yield _compact(panel, recipe.target.name)
-    except InputError as error:
-        raise InputError(f"{error}" if path in f"{error}" else f"{path}: {error}") from error
+    with opened(dataset, path, layout.words) as file:
+        pieces = read_steps(file, Unit(path, None, 0, 0, ""), layout.columns, Stop())
+        for panel in read_panels(pieces, layout, recipe, longest=None):
+            yield _compact(panel, recipe.target.name)
 
 
 def _compact(panel: Panel, target: str) -> Panel:

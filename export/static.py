@@ -13,6 +13,7 @@ from runner.batch import WindowBatch
 from runner.bundle import MANIFEST_LIMIT
 from runner.dataset import open_dataset
 from runner.errors import InputError, UsageError, explain
+from runner.long.files import opened
 from runner.long.series import names_of, whole_series
 from runner.manifest import MOST_WORDS, Category, Static
 from runner.parts import Unit
@@ -69,7 +70,7 @@ def static_of_series(data: str, config: TrainConfig, columns: Mapping[str, str])
             offenders[path] += [] if named["unique_id"] in file.schema_arrow.names else ["there is no unique_id"]
     check_schemas(offenders)
     for path in offenders:
-        with dataset.open(path, list(named.values())) as file:
+        with opened(dataset, path, list(named.values())) as file:
             pieces = read_steps(file, Unit(path, None, 0, 0, ""), list(named.values()), Stop())
             for rows, starts in whole_series(pieces, named["unique_id"], None):
                 for name in config.categories:

@@ -46,7 +46,8 @@ def block_size(sizes: Sizes) -> BlockSize:
 
     It depends on the shapes alone, and on no option and no machine: scores are summed block by block.
     """
-    row = 4 * (sizes.context * (sizes.past + 1) + sizes.horizon * (sizes.future + 4 * sizes.targets))
+    steps = sizes.context * (sizes.past + 1) + sizes.horizon * (sizes.future + 4 * sizes.targets)
+    row = 4 * (steps + sizes.static_width)
     rows = LARGEST_BLOCK
     while rows > SMALLEST_BLOCK and rows * row > BLOCK_BYTES:
         rows //= 2

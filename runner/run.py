@@ -120,10 +120,10 @@ def _refuse_contradictions(job: Job, manifest: Manifest) -> None:
     if job.layout == "windows" and idle:
         raise UsageError(explain(f"{', '.join(idle)} of windows that are cut already", remedy="--layout long"))
     if job.layout == "long":
-        refuse_long(job, manifest)
+        _refuse_long(job, manifest)
 
 
-def refuse_long(job: Job, manifest: Manifest) -> None:
+def _refuse_long(job: Job, manifest: Manifest) -> None:
     """Refuse what the long layout has no room for."""
     rolling = [flag for flag, value in (("--from", job.origin_from), ("--to", job.origin_to)) if value is not None]
     rolling += ["--stride"] if job.stride != 1 else []

@@ -1,7 +1,6 @@
 """Windows of a comparison that are cut from series: the same origins for both bundles."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 from runner.comparison.source import NAMES, PairedBlock, by_contender
@@ -9,9 +8,11 @@ from runner.dataset import Dataset, open_dataset
 from runner.errors import InputError, UsageError, explain
 from runner.freq import parse_freq
 from runner.long.cut import Cutter
+from runner.long.files import opened
 from runner.long.layout import LongLayout, match_long
 from runner.long.origins import Origins, Roll, roll_of, rolling
-from runner.long.panel import Panel, read_panels
+from runner.long.panel import Panel, read_panel
+from runner.long.series import Seen, whole_series
 from runner.manifest import Manifest
 from runner.parts import Unit
 from runner.reader import block_size, read_steps
@@ -91,18 +92,14 @@ class SeriesLayout:
 
     def _panels(self, path: str, layouts: tuple[LongLayout, LongLayout], stop: Stop) -> Iterator[tuple[Panel, Panel]]:
         """Read the series of a file as either bundle sees them."""
-        with ExitStack() as stack:
-            each = []
-            for manifest, layout in zip(self.manifests, layouts, strict=True):
-                file = stack.enter_context(self.dataset.open(path, layout.words))
-                pieces = read_steps(file, Unit(path, None, 0, 0, ""), columns_of(layouts), stop)
-                each.append(read_panels(pieces, layout, manifest))
-            yield from zip(*each, strict=True)
-
-
-def columns_of(layouts: tuple[LongLayout, LongLayout]) -> list[str]:
-    """Return what both bundles read, so that both see the same pieces."""
-    return list(dict.fromkeys(name for layout in layouts for name in layout.columns))
+        (old, new), seen = layouts, Seen()
+        words, columns = ([*dict.fromkeys([*a, *b])] for a, b in ((old.words, new.words), (old.columns, new.columns)))
+        with opened(self.dataset, path, words) as file:
+            pieces = read_steps(file, Unit(path, None, 0, 0, ""), columns, stop)
+            for rows, starts in whole_series(pieces, old.unique_id):
+                panels = [read_panel(rows, starts, *each) for each in zip(layouts, self.manifests, strict=True)]
+                seen.add(panels[0].names)
+                yield panels[0], panels[1]
 
 
 def series_layout(

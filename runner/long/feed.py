@@ -1,7 +1,6 @@
 """Series as the pipeline's input: whole files of time steps, cut into windows block by block."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,11 +10,11 @@ from runner.batch import join
 from runner.clock import Clock
 from runner.config import Job
 from runner.dataset import Dataset
-from runner.errors import InputError
 from runner.feed import Block
 from runner.freq import parse_freq
 from runner.long.cut import Cutter
-from runner.long.layout import LongLayout, match_long
+from runner.long.files import match_files, naming
+from runner.long.layout import LongLayout
 from runner.long.origins import Origins, latest, roll_of, rolling
 from runner.long.panel import Panel, read_panels
 from runner.long.rows import StepForm, keys_of, window_form
@@ -24,7 +23,7 @@ from runner.long.text import few_words, refuse_claims
 from runner.manifest import Manifest
 from runner.parts import Part, Unit
 from runner.reader import block_size, read_steps
-from runner.schema import check_schemas, sizes_of
+from runner.schema import sizes_of
 from runner.stop import Stop
 from runner.storage import OutputFolder
 from runner.writer import Form
@@ -36,13 +35,12 @@ class LongFeed:
 
     Attributes:
         layouts: where the roles are, by input file.
-        words: columns that are best read as dictionaries, by input file.
         sorter: puts rows in order; None = they are.
     """
 
+    dataset: Dataset
     manifest: Manifest
     layouts: Mapping[str, LongLayout]
-    words: Mapping[str, list[str]]
     job: Job
     clock: Clock
     stop: Stop
@@ -61,7 +59,8 @@ class LongFeed:
 
     def dictionaries(self, unit: Unit) -> list[str]:
         """Return the columns of text whose words are few."""
-        return self.words[unit.path]
+        with self.dataset.open(unit.path) as file:
+            return few_words(file.metadata, self.layouts[unit.path].words)
 
     def casts(self, unit: Unit) -> tuple[str, ...]:
         """Return the columns that become float32."""
@@ -74,7 +73,7 @@ class LongFeed:
         layout, rows_read = self.layouts[unit.path], 0
         known, teacher = self.job.window == "rolling", self.job.mode == "teacher-forced"
         cutter = Cutter(self.manifest, layout.grid, known, self.job.fallback is not None, teacher)
-        with _naming(unit.path):
+        with naming(unit.path):
             for panel in self._panels(unit, file, layout):
                 rows_read += len(panel.ordinal)
                 for origins in self._origins(panel, layout):
@@ -103,17 +102,6 @@ class LongFeed:
             yield from rolling(panel, context, horizon, roll, most, padded=padded)
 
 
-@contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Let a refusal begin with the file that it is of, as those of reading do."""
-    try:
-        yield
-    except InputError as error:
-        if str(error).startswith(path):
-            raise
-        raise InputError(f"{path}: {error}") from error
-
-
 def long_feed(
     dataset: Dataset, paths: set[str], manifest: Manifest, job: Job, clock: Clock, stop: Stop, out: OutputFolder
 ) -> LongFeed:
@@ -123,18 +111,12 @@ def long_feed(
         InputError: some do not fit; everything wrong with any of them is listed.
         UsageError: the time grid, or a bound of it, is none.
     """
-    freq, layouts, words = parse_freq(job.freq or manifest.freq or ""), {}, {}
-    offenders: dict[str, list[str]] = {}
-    for path in sorted(paths):
-        with dataset.open(path) as file:
-            layout, offenders[path] = match_long(file.schema_arrow, path, manifest, job.columns, freq)
-            words[path] = few_words(file.metadata, layout.words) if layout else []
-        if layout:
-            layouts[path] = layout
-            roll_of(job.stride, job.origin_from, job.origin_to, layout.grid)
-    check_schemas(offenders)
+    freq = parse_freq(job.freq or manifest.freq or "")
+    layouts = match_files(dataset, sorted(paths), manifest, job.columns, freq)
+    for layout in layouts.values():
+        roll_of(job.stride, job.origin_from, job.origin_to, layout.grid)
     sorter = Sorter(out, stop, sort_megabytes(job.max_memory)) if job.sort else None
-    return LongFeed(manifest, layouts, words, job, clock, stop, sorter)
+    return LongFeed(dataset, manifest, layouts, job, clock, stop, sorter)
 
 
 def regroup(blocks: Iterable[Block], rows: int) -> Iterator[Block]:

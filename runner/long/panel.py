@@ -13,7 +13,7 @@ from runner.errors import InputError, explain
 from runner.freq import Grid, Ticks
 from runner.long.layout import LongLayout
 from runner.long.recipe import Recipe
-from runner.long.series import Seen, names_of, whole_series
+from runner.long.series import LONGEST_SERIES, Seen, names_of, whole_series
 from runner.static import category_indices
 
 Numbers = npt.NDArray[np.floating[Any]]
@@ -59,14 +59,22 @@ class Panel:
         return np.where((place >= 0) & (found >= self.starts[:-1]), found, self.starts[:-1] - 1)
 
 
-def read_panels(pieces: Iterable[pa.RecordBatch], layout: LongLayout, manifest: Recipe) -> Iterator[Panel]:
+def read_panels(
+    pieces: Iterable[pa.RecordBatch], layout: LongLayout, manifest: Recipe, longest: int | None = LONGEST_SERIES
+) -> Iterator[Panel]:
     """Read consecutive rows of a file into panels of whole series.
+
+    Args:
+        pieces: rows with the columns of the layout.
+        layout: where the roles are.
+        manifest: of the bundle.
+        longest: bytes that one series may take; None where all of them are held anyway.
 
     Raises:
         InputError: the rows of a series do not stand together, or a row has no series or no time.
     """
     seen = Seen()
-    for rows, starts in whole_series(pieces, layout.unique_id):
+    for rows, starts in whole_series(pieces, layout.unique_id, longest):
         panel = read_panel(rows, starts, layout, manifest)
         seen.add(panel.names)
         yield panel
