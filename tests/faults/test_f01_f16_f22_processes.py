@@ -27,11 +27,7 @@ def test_f01_f22_a_run_killed_at_any_moment_leaves_whole_files_and_the_same_comm
 @pytest.mark.parametrize("writer", naive.WRITERS)
 def test_f01_the_harness_sees_what_a_naive_writer_leaves(data, tmp_path, writer):
     print(f"seed {SEED}")
-    for attempt in range(4):  # on a busy machine a kill may miss the moment twenty times
-        (tmp_path / str(attempt)).mkdir()
-        result = naive.run(writer, 20, SEED + attempt, tmp_path / str(attempt), data)
-        if result.torn:
-            break
+    result = naive.run(writer, 20, SEED, tmp_path, data)
     assert result.torn > 0
     assert result.rows_doubled > 0 or writer == "ParquetWriter"
 

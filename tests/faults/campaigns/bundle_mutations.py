@@ -29,7 +29,7 @@ from runner.forecaster import Decoding, open_forecaster
 from runner.stop import Stop
 
 WORKERS = 2
-ADDRESS_SPACE = 5 << 30
+ADDRESS_SPACE = 4 << 30
 """Bytes that a worker may map beside what it was forked with, which the tests before it decide."""
 LARGEST_MIB = 1024
 """Resident set of a worker that has tried many; a good bundle takes it to some 250."""

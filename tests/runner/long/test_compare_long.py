@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -55,3 +56,17 @@ def test_what_neither_bundle_can_read_is_refused_for_both_at_once(long, compared
 )
 def test_flags_of_series_want_series_and_a_time_grid(long, compared, flags, told):
     assert told in compared(long.table_of(long.make_rows(2)), *flags, code=2).err
+
+
+def test_a_bundle_with_static_features_is_compared_with_one_without(long, static_bundle, bundles, within, tmp_path):
+    table = long.table_of(long.make_rows(3, (40, 30, 50), ahead=0, holes=0))
+    series = table["unique_id"].to_pylist()
+    table = table.append_column("size", pa.array([float(name[1:]) for name in series], pa.float32()))
+    for name, words in (("shop", ("north", "south", "north")), ("kind", ("open", "shut", "open"))):
+        table = table.append_column(name, pa.array([words[int(entry[1:])] for entry in series]))
+    pq.write_table(table, tmp_path / "data.parquet", row_group_size=33)
+    flags = "--layout", "long", "--freq", "h", "--json"
+    found = within(cli, "compare", bundles[0], static_bundle, tmp_path / "data.parquet", *flags).json()
+    assert found["windows"]["used"] == found["windows"]["total"] == sum(length - 9 for length in (40, 30, 50))
+    alone = within(cli, "compare", static_bundle, static_bundle, tmp_path / "data.parquet", *flags).json()
+    assert found["new"]["masked_mse"] == alone["old"]["masked_mse"] != found["old"]["masked_mse"]
