@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from export.config import TrainConfig
 from runner.calendar import calendar_names
 from runner.errors import UsageError, explain, listing
+from runner.features import Calendar, Features, Static, Target
 from runner.freq import parse_freq
-from runner.manifest import Calendar, Features, Static, Target, problems
+from runner.manifest import problems
 
 InputLayout = Literal["windows", "long"]
 """What a row of the data is: a window, or a time step of a series."""

@@ -13,9 +13,9 @@ from runner.batch import WindowBatch
 from runner.bundle import MANIFEST_LIMIT
 from runner.dataset import open_dataset
 from runner.errors import InputError, UsageError, explain
+from runner.features import MOST_WORDS, Category, Static
 from runner.long.files import opened
 from runner.long.series import names_of, whole_series
-from runner.manifest import MOST_WORDS, Category, Static
 from runner.parts import Unit
 from runner.reader import read_steps
 from runner.schema import category_problems, check_schemas, match

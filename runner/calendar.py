@@ -11,8 +11,8 @@ import pyarrow.types as pt
 
 from runner.batch import F32, F64
 from runner.errors import InputError, explain
+from runner.features import Calendar
 from runner.freq import Ticks, months_of, ticks_of, ticks_of_day, wall_time
-from runner.manifest import Calendar
 
 THURSDAY = 3
 """The first day of 1970, counted from Monday 0."""

@@ -11,7 +11,8 @@ from runner.errors import ExitCode, FreerunError
 if TYPE_CHECKING:
     from runner.audit import GraphFacts
     from runner.bundle import Bundle
-    from runner.manifest import Loss, Start, Static
+    from runner.features import Static
+    from runner.manifest import Loss, Start
     from runner.precision import Precision
     from runner.report import Report, Step, Summary
     from runner.tune import Bench

@@ -2,13 +2,13 @@
 
 import json
 import reprlib
-from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from runner.digests import digest
 from runner.errors import BundleError, explain, listing
+from runner.features import MOST_NAMES, Calendar, Features, Static, Strict, Target
 from runner.precision import Precision
 
 FORMAT_VERSION = 4
@@ -25,23 +25,13 @@ GRAPH_LIMIT, FILE_LIMIT, BUNDLE_LIMIT = 1 << 29, 1 << 26, 1 << 30
 """Bytes of a graph, of any other file, and of all files together. Three layers of 1,024 units are a graph of 200 MB."""
 LONGEST = 1 << 20
 """Steps of a context or a horizon, and the width of a state."""
-MOST_NAMES = 1 << 12
-"""Entries of a list."""
 MOST_TEXT = 64
 """Letters of the name of a time grid."""
-MOST_WORDS = 1 << 14
-"""Entries of a category's vocabulary."""
 MOST_VALUES, MOST_TOLD = 20_000, 50
 """All that stands in a manifest, and the problems that a message names: a megabyte could hold a million of them."""
 LARGEST_WINDOW = 1 << 22
 """Numbers in the past, or in the known future, of one window."""
 Size = Annotated[int, Field(ge=1, le=LONGEST)]
-
-
-class Strict(BaseModel):
-    """A frozen value that refuses unknown keys, loose types, NaN and infinity."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 class BundleFile(Strict):
@@ -57,70 +47,6 @@ class Graph(BundleFile):
 
     bytes: int = Field(ge=0, le=GRAPH_LIMIT)
     tensors: dict[str, str]
-
-
-class Features(Strict):
-    """Feature names in the order of the last axis of `past` [B, C, F] and `future_known` [B, H, K]."""
-
-    past: tuple[str, ...] = Field(min_length=1, max_length=MOST_NAMES)
-    future_known: tuple[str, ...] = Field(max_length=MOST_NAMES)
-
-
-class Category(Strict):
-    """A static feature that is one of some words: the index of a word is its place among `values`, counted from 1.
-
-    `unknown` says what becomes of any other word: the row is a reject, or it has the reserved index 0.
-    """
-
-    name: str
-    values: tuple[str, ...] = Field(min_length=1, max_length=MOST_WORDS)
-    unknown: Literal["reject", "reserved"] = "reject"
-
-
-class Static(Strict):
-    """What does not change within a series: `static` [B, S] has the numbers, then the index of each category's word."""
-
-    numbers: tuple[str, ...] = Field(default=(), max_length=MOST_NAMES)
-    categories: tuple[Category, ...] = Field(default=(), max_length=MOST_NAMES)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Return the features' names, in the order of the last axis of `static` [B, S]."""
-        return (*self.numbers, *(category.name for category in self.categories))
-
-
-class Calendar(Strict):
-    """Features that are made of the time alone, by runner.calendar alone, in the order of `features`."""
-
-    features: tuple[Literal["hour", "day_of_week", "month", "holiday"], ...] = Field(min_length=1, max_length=4)
-    holidays: tuple[str, ...] = Field(default=(), max_length=MOST_NAMES)
-
-    @model_validator(mode="after")
-    def _fits(self) -> "Calendar":
-        if len(set(self.features)) != len(self.features):
-            raise ValueError(f"calendar features are named twice: {', '.join(self.features)}")
-        if bool(self.holidays) != ("holiday" in self.features):
-            raise ValueError("holidays are given if, and only if, holiday is a calendar feature")
-        if wrong := [day for day in self.holidays if not _is_iso_date(day)]:
-            raise ValueError(f"holidays are not dates such as 2026-12-25: {reprlib.repr(wrong)}")
-        if list(self.holidays) != sorted(set(self.holidays)):
-            raise ValueError("holidays are not ascending, or one is named twice")
-        return self
-
-
-def _is_iso_date(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
-
-
-class Target(Strict):
-    """The forecast quantity: its index among the past features, and its deviation in raw units."""
-
-    name: str
-    feature: int = Field(ge=0)
-    scale: float = Field(gt=0)
 
 
 class Start(Strict):
@@ -267,14 +193,8 @@ class Manifest(Strict):
     def _series_fit(self) -> "Manifest":
         if self.format_version < SERIES_SINCE and (self.static or self.freq or self.calendar):
             raise ValueError(f"static, freq and calendar belong to format version {SERIES_SINCE}")
-        if self.static is None:
-            return self
-        named = self.static.names
-        if not named or len(set(named)) != len(named):
-            raise ValueError(f"static names no feature, or one of them twice: {', '.join(named)}")
-        for category in self.static.categories:
-            if len(set(category.values)) != len(category.values):
-                raise ValueError(f"the values of category {category.name} name one twice")
+        if self.static and not self.static.names:
+            raise ValueError("static names no feature")
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,8 @@ import pyarrow.types as pt
 from runner.columns import Shape, leaf_type, type_problem
 from runner.config import ROLES
 from runner.errors import InputError, explain, listing
-from runner.manifest import Category, Manifest, Static
+from runner.features import Category, Static
+from runner.manifest import Manifest
 from runner.static import category_problem
 
 FLAG_ROLES = frozenset({"past_observed", "mask", "observed"})

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from runner.batch import F32, Bool
-from runner.manifest import Category, Static
+from runner.features import Category, Static
 
 RESERVED = 0
 """The index of every word that is not in the vocabulary."""

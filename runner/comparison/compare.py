@@ -13,9 +13,10 @@ from runner.comparison.source import WindowSource, windows_layout
 from runner.config import Job, RowKind
 from runner.device import parse_device
 from runner.errors import ExitCode, InputError, UsageError, explain, listing
+from runner.features import Strict
 from runner.forecaster import open_forecaster
 from runner.intervals import FEWEST_BLOCKS, block_length, paired_interval
-from runner.manifest import Manifest, Strict
+from runner.manifest import Manifest
 from runner.precision import Precision
 from runner.report import scores_of
 from runner.stop import Stop

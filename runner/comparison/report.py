@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from runner.manifest import Strict
+from runner.features import Strict
 from runner.precision import Precision
 from runner.report import Naive, Step
 

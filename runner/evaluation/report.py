@@ -2,7 +2,8 @@
 
 from typing import Literal
 
-from runner.manifest import Loss, Strict
+from runner.features import Strict
+from runner.manifest import Loss
 from runner.precision import Precision
 from runner.report import Naive, Step
 

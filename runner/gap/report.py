@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from runner.manifest import Strict
+from runner.features import Strict
 
 
 class StepParts(Strict):

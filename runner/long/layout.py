@@ -8,10 +8,10 @@ import pyarrow.types as pt
 
 from runner.calendar import calendar_names
 from runner.errors import FreerunError
+from runner.features import Static
 from runner.freq import Freq, Grid, grid_of
 from runner.long.recipe import Recipe
 from runner.long.text import is_text
-from runner.manifest import Static
 from runner.schema import hive_keys
 
 NOTHING = Static()

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from runner.manifest import Calendar, Features, Static, Target
+from runner.features import Calendar, Features, Static, Target
 
 
 class Recipe(Protocol):

@@ -18,7 +18,8 @@ from export.graphs import convert
 from export.model import build
 from export.pipeline import start_tensorflow
 from runner.audit import audit_graph, signature
-from runner.manifest import Category, Graph, Static
+from runner.features import Category, Static
+from runner.manifest import Graph
 from runner.operators import OPERATORS
 from runner.schema import Sizes
 from teams import CONTEXT, FEATURES, HORIZON, MODELS

@@ -29,8 +29,8 @@ from export.training import evaluate, free_running, train
 from export.windows import measure, open_windows, trainable
 from runner.bundle import audit_bundle, open_bundle
 from runner.errors import ExitCode, InputError, UsageError
+from runner.features import MOST_WORDS
 from runner.gap.windows import read_windows
-from runner.manifest import MOST_WORDS
 from runner.schema import sizes_of
 from runner.stop import Stop
 

@@ -151,12 +151,11 @@ def test_other_recurrences_equal_their_operator_and_their_definition(name, batch
 
 @pytest.mark.parametrize("with_state", [False, True], ids=["from zero", "from a state"])
 @pytest.mark.parametrize("name", GATED)
-def test_other_recurrences_in_int8_differ_by_rounding_and_no_row_by_its_neighbours(name, with_state, exact_integers):
-    exact_integers()
+def test_other_recurrences_in_int8_differ_by_rounding_and_no_row_by_its_neighbours(name, with_state, run_exactly):
     model, feeds = gated(name, 5, with_state=with_state), draw_feeds(5, 64, with_state=with_state)
     written = unroll(model, "int8")
-    whole = run(written, feeds)
-    assert 0 < np.abs(whole["h"] - run(model, feeds)["h"]).max() < 0.03
+    whole, exact = run(written, feeds), run_exactly(written.SerializeToString())(feeds)
+    assert 0 < np.abs(exact["h"] - run(model, feeds)["h"]).max() < 0.03
     for size in BATCHES[:3]:
         part = run(written, {key: values[:, 30 : 30 + size] for key, values in feeds.items()})
         assert part["h"].tobytes() == whole["h"][:, 30 : 30 + size].tobytes()
@@ -166,10 +165,11 @@ def test_other_recurrences_in_int8_differ_by_rounding_and_no_row_by_its_neighbou
 
 @pytest.mark.parametrize("cell", ["fp32", "int8"])
 @pytest.mark.parametrize("name", GATED)
-def test_other_recurrences_without_a_bias(name, cell, exact_integers):
-    exact_integers(cell)
+def test_other_recurrences_without_a_bias(name, cell, run_exactly):
     model, feeds = gated(name, 3, with_state=False, bias=False), draw_feeds(3, 7)
-    assert_close(run(unroll(model, cell), feeds)["h"], run(model, feeds)["h"], 1e-6 if cell == "fp32" else 0.03)
+    written = unroll(model, cell)
+    found = run(written, feeds) if cell == "fp32" else run_exactly(written.SerializeToString())(feeds)
+    assert_close(found["h"], run(model, feeds)["h"], 1e-6 if cell == "fp32" else 0.03)
 
 
 def test_a_sequence_that_nobody_reads_is_not_made():
@@ -194,8 +194,7 @@ def test_a_missing_bias_counts_as_zero(cell):
 
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize(("cell", "bound"), [("fp32", 1e-6), ("int8", 0.02)])
-def test_two_layers_one_on_the_others_sequence(batch, cell, bound, exact_integers):
-    exact_integers(cell)
+def test_two_layers_one_on_the_others_sequence(batch, cell, bound, run_exactly):
     first, kept = lstm("a", draw_gates(0), "x", ["y1", "", ""])
     flat = helper.make_node("Squeeze", ["y1", "axis"], ["between"])
     second, more = lstm("b", draw_gates(1, U), "between", ["y", "h", "c"])
@@ -203,7 +202,8 @@ def test_two_layers_one_on_the_others_sequence(batch, cell, bound, exact_integer
     model, feeds = graph([first, flat, second], [*kept, *more, axis], 5, ("y", "h", "c")), draw_feeds(5, batch)
     written = unroll(model, cell)
     assert "LSTM" not in operators(written)
-    expected, found = run(model, feeds), run(written, feeds)
+    found = run(written, feeds) if cell == "fp32" else run_exactly(written.SerializeToString())(feeds)
+    expected = run(model, feeds)
     for name in expected:
         assert_close(found[name], expected[name], bound)
 
@@ -285,10 +285,9 @@ def test_the_given_graph_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("with_state", [False, True], ids=["from zero", "from a state"])
-def test_int8_differs_by_what_rounding_explains(with_state, exact_integers):
-    exact_integers()
+def test_int8_differs_by_what_rounding_explains(with_state, run_exactly):
     model, feeds = single(5, with_state=with_state), draw_feeds(5, 64, with_state=with_state)
-    expected, found = run(model, feeds), run(unroll(model, "int8"), feeds)
+    expected, found = run(model, feeds), run_exactly(unroll(model, "int8").SerializeToString())(feeds)
     for name in expected:
         difference = np.abs(found[name] - expected[name]).max()
         assert 0 < difference < 0.02

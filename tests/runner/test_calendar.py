@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from runner.calendar import calendar_names, calendar_values
 from runner.errors import InputError
-from runner.manifest import Calendar
+from runner.features import Calendar
 
 ALL = Calendar(
     features=("hour", "day_of_week", "month", "holiday"), holidays=("1969-12-25", "2024-01-01", "2024-12-25")

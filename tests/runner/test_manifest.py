@@ -321,7 +321,7 @@ def test_static_features_have_names_and_words_of_their_own(tiny, static_bundle):
     assert "static, freq and calendar belong to format version 4" in refusal(closed({**values, "format_version": 3}))
     shop = values["static"]["categories"][0]
     for spoilt, told in (
-        ({"numbers": ["size", "shop"], "categories": [shop]}, "one of them twice: size, shop, shop"),
+        ({"numbers": ["size", "shop"], "categories": [shop]}, "the same name: size, shop, shop"),
         ({"numbers": [], "categories": []}, "static names no feature"),
         ({"numbers": [], "categories": [{**shop, "values": ["a", "b", "a"]}]}, "category shop name one twice"),
         ({"numbers": [], "categories": [{**shop, "values": []}]}, "static.categories.0.values"),

@@ -23,8 +23,9 @@ from runner.bundle import open_bundle
 from runner.decode import decode
 from runner.device import Device
 from runner.errors import DeviceError, FreerunError, InterruptedRunError
+from runner.features import Features
 from runner.forecaster import open_loop
-from runner.manifest import Features, Memory, State
+from runner.manifest import Memory, State
 from runner.resident import Gate, ResidentLoop
 from runner.session import CPU_PROVIDER, CUDA_PROVIDER, check_placement, open_session
 from runner.stop import Stop

@@ -12,10 +12,10 @@ from runner.batch import join
 from runner.bundle import audit_bundle, open_bundle
 from runner.device import Device
 from runner.errors import BundleError, ExitCode
+from runner.features import Category, Static
 from runner.forecaster import open_loop
 from runner.gap.machine import machine_of, unroll
 from runner.golden import read_golden
-from runner.manifest import Category, Static
 from runner.resident import ResidentLoop
 from runner.schema import Sizes, expected_shapes, match, sizes_of
 from runner.session import open_session

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from runner.batch import REASONS, WindowBatch
-from runner.manifest import Category, Static
+from runner.features import Category, Static
 from runner.schema import Layout, Sizes
 from runner.validate import validate
 
