@@ -2,6 +2,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from runner.cli import cli
+from runner.config import Job
+from runner.run import run_job
+from runner.stop import Stop
 
 
 @pytest.mark.parametrize("flags", [(), ("--output-layout", "windows"), ("--window", "rolling"), ("--fallback", "last")])
@@ -55,3 +58,13 @@ def test_flags_that_mean_nothing_together_are_refused_before_anything_is_touched
     assert done.code == 2
     assert told in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_progress_counts_the_rows_of_the_input_each_once(long, tiny_bundle, tmp_path):
+    table = long.table_of(long.make_rows(3, (5000, 4000, 10)))
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=3000)
+    told = []
+    job = Job(tiny_bundle, f"{tmp_path}/in.parquet", tmp_path / "out", layout="long", window="rolling", freq="h")
+    report = run_job(job, Stop(), lambda rows, total: told.append((rows, total)))
+    assert report.this_run.rows.read > 2 * 4096  # so that blocks were cut in two
+    assert (sum(rows for rows, _ in told), {total for _, total in told}) == (len(table), {len(table)})
